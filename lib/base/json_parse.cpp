@@ -1,0 +1,236 @@
+// The grammar of RFC 8259 by recursive descent, one function a rule.
+#include <algorithm>
+#include <charconv>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/utf8.h"
+
+namespace moe {
+namespace {
+
+constexpr int kMaxDepth = 128;
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+class Parser {
+ public:
+  Parser(std::string_view text, std::string_view source) : text_(text), source_(source) {}
+
+  Json document() {
+    Json value = parse_value(0);
+    skip_space();
+    if (at_ < text_.size()) refuse("expected the end of the document");
+    return value;
+  }
+
+ private:
+  [[noreturn]] void refuse(std::string_view problem) const {
+    const std::string_view before = text_.substr(0, at_);
+    const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+    const size_t column = at_ - (before.rfind('\n') + 1) + 1;
+    fail(Code::format, source_, ": line ", line, ", column ", column, ": ", problem);
+  }
+
+  char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
+
+  bool accept(char c) {
+    if (at_ >= text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+
+  void skip_space() {
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r')) ++at_;
+  }
+
+  void expect_word(std::string_view word) {
+    if (text_.substr(at_, word.size()) != word) refuse("expected a value");
+    at_ += word.size();
+  }
+
+  Json parse_value(int depth) {
+    skip_space();
+    switch (peek()) {
+      case '{': return parse_object(depth + 1);
+      case '[': return parse_array(depth + 1);
+      case '"': return Json(parse_string());
+      case 't': return expect_word("true"), Json(true);
+      case 'f': return expect_word("false"), Json(false);
+      case 'n': return expect_word("null"), Json();
+      default: return parse_number();
+    }
+  }
+
+  Json parse_array(int depth) {
+    if (depth > kMaxDepth) refuse("nested deeper than 128 levels");
+    ++at_;
+    Json array = Json::array();
+    skip_space();
+    if (accept(']')) return array;
+    do {
+      array.items().push_back(parse_value(depth));
+      skip_space();
+    } while (accept(','));
+    if (!accept(']')) refuse("expected ',' or ']'");
+    return array;
+  }
+
+  Json parse_object(int depth) {
+    if (depth > kMaxDepth) refuse("nested deeper than 128 levels");
+    ++at_;
+    std::vector<std::pair<std::string, Json>> members;
+    skip_space();
+    if (accept('}')) return Json::object();
+    do {
+      skip_space();
+      if (peek() != '"') refuse("expected a key in quotes");
+      std::string key = parse_string();
+      skip_space();
+      if (!accept(':')) refuse("expected ':'");
+      members.emplace_back(std::move(key), parse_value(depth));
+      skip_space();
+    } while (accept(','));
+    if (!accept('}')) refuse("expected ',' or '}'");
+    refuse_duplicates(members);
+    return Json::object(std::move(members));
+  }
+
+  void refuse_duplicates(const std::vector<std::pair<std::string, Json>> &members) const {
+    std::vector<std::string_view> keys;
+    keys.reserve(members.size());
+    for (const auto &member : members) keys.push_back(member.first);
+    std::sort(keys.begin(), keys.end());
+    const auto twice = std::adjacent_find(keys.begin(), keys.end());
+    if (twice != keys.end()) refuse(text("the key ", Json(*twice).dump(), " occurs twice in one object"));
+  }
+
+  std::string parse_string() {
+    ++at_;
+    std::string out;
+    for (;;) {
+      const size_t begin = at_;
+      while (at_ < text_.size() && is_plain(text_[at_])) ++at_;
+      out.append(text_, begin, at_ - begin);
+      if (at_ >= text_.size()) refuse("the string does not end");
+      const char c = text_[at_];
+      if (c == '"') {
+        ++at_;
+        return out;
+      }
+      if (c == '\\') {
+        parse_escape(out);
+      } else if (static_cast<uint8_t>(c) < 0x20) {
+        refuse("a control character in a string must be escaped");
+      } else {
+        const size_t length = utf8_length(text_.substr(at_));
+        if (length == 0) refuse("a string is not valid UTF-8");
+        out.append(text_, at_, length);
+        at_ += length;
+      }
+    }
+  }
+
+  // ASCII that stands for itself inside a string.
+  static bool is_plain(char c) { return static_cast<uint8_t>(c) >= 0x20 && static_cast<uint8_t>(c) < 0x80 && c != '"' && c != '\\'; }
+
+  void parse_escape(std::string &out) {
+    ++at_;
+    const char c = peek();
+    constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
+    if (c == 'u') {
+      append_utf8(out, parse_code_point());
+    } else if (const size_t which = kNames.find(c); which != std::string_view::npos) {
+      out += kMeanings[which];
+      ++at_;
+    } else {
+      refuse("unknown escape in a string");
+    }
+  }
+
+  // uXXXX, or a surrogate pair uD8XX\uDCXX.
+  uint32_t parse_code_point() {
+    const uint32_t first = parse_hex();
+    if (first < 0xD800 || first > 0xDFFF) return first;
+    if (first > 0xDBFF || !accept('\\') || peek() != 'u') refuse("a surrogate without its partner");
+    const uint32_t second = parse_hex();
+    if (second < 0xDC00 || second > 0xDFFF) refuse("a surrogate without its partner");
+    return 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
+  }
+
+  uint32_t parse_hex() {
+    ++at_;
+    const std::string_view digits = text_.substr(at_, 4);
+    uint32_t value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+    if (error != std::errc() || end != digits.data() + 4) refuse("expected four hexadecimal digits after \\u");
+    at_ += 4;
+    return value;
+  }
+
+  void skip_digits() {
+    if (!is_digit(peek())) refuse("expected a digit");
+    while (is_digit(peek())) ++at_;
+  }
+
+  Json parse_number() {
+    const size_t begin = at_;
+    const bool negative = accept('-');
+    if (!negative && !is_digit(peek())) refuse(at_ < text_.size() ? "expected a value" : "expected a value, found the end");
+    if (!accept('0')) skip_digits();
+    bool whole = true;
+    if (accept('.')) whole = false, skip_digits();
+    if (accept('e') || accept('E')) {
+      whole = false;
+      if (!accept('+')) accept('-');
+      skip_digits();
+    }
+    const std::string_view token = text_.substr(begin, at_ - begin);
+    if (whole && token != "-0") {
+      uint64_t natural;
+      int64_t integer;
+      if (negative && convert(token, integer)) return Json(integer);
+      if (!negative && convert(token, natural)) return Json(natural);
+    }
+    double value = 0;
+    if (!convert(token, value)) {  // out of range: too large, or so small that it is zero
+      if (leading_exponent(token) > 0) refuse("the number is too large");
+      value = negative ? -0.0 : 0.0;
+    }
+    return Json(value);
+  }
+
+  template <class T>
+  static bool convert(std::string_view token, T &value) {
+    return std::from_chars(token.data(), token.data() + token.size(), value).ec == std::errc();
+  }
+
+  // The power of ten of the first digit that is not zero, roughly: only its sign matters, far from zero.
+  static int64_t leading_exponent(std::string_view token) {
+    const size_t mark = std::min(token.find_first_of("eE"), token.size());
+    const std::string_view digits = token.substr(0, mark);
+    const size_t point = std::min(digits.find('.'), digits.size());
+    const size_t first = std::min(digits.find_first_of("123456789"), digits.size());
+    int64_t exponent = 0;
+    if (mark < token.size()) {
+      std::string_view written = token.substr(mark + 1);
+      if (written.starts_with('+')) written.remove_prefix(1);
+      constexpr int64_t kFar = int64_t{1} << 50;  // no document is as long
+      if (!convert(written, exponent)) exponent = written.starts_with('-') ? -kFar : kFar;
+      exponent = std::clamp(exponent, -kFar, kFar);
+    }
+    return static_cast<int64_t>(point) - static_cast<int64_t>(first) + exponent;
+  }
+
+  std::string_view text_, source_;
+  size_t at_ = 0;
+};
+
+}  // namespace
+
+Json Json::parse(std::string_view text, std::string_view source) { return Parser(text, source).document(); }
+
+Json read_json(const std::string &path) { return Json::parse(read_file(path), path); }
+
+}  // namespace moe

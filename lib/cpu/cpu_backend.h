@@ -1,0 +1,102 @@
+// The CPU's implementation of tensor/backend.h: one file per op in this folder. Ops cut their work into tasks
+// of fixed tiles, so that results are bit-equal for any number of threads.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/file.h"
+#include "base/thread_pool.h"
+#include "cpu/kernels.h"
+#include "tensor/backend.h"
+
+namespace moe::cpu {
+
+struct MixturePlan;  // mixture_plan.h
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(std::shared_ptr<ThreadPool> pool, const Kernels &kernels);
+  const char *name() const override { return name_.c_str(); }
+
+  void matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) override;
+  void matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) override;
+  void outer_product(int64_t tokens, int64_t m, int64_t n, Rows v, Rows x, float *g, bool transposed) override;
+  void embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) override;
+  void rms_norm(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows y, Store store) override;
+  void rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx, Store store) override;
+  void fill(int64_t n, float value, float *x) override;
+  void copy(int64_t tokens, int64_t n, Rows x, Rows y, Store store) override;
+  void gather(int64_t rows, int64_t n, Rows x, const int32_t *index, Rows y) override;
+  void scatter(int64_t rows, int64_t n, Rows x, const int32_t *index, Rows y, Store store) override;
+  void scale_rows(int64_t tokens, int64_t n, Rows x, const float *factor, int64_t stride, float constant, Rows y) override;
+  void row_dots(int64_t tokens, int64_t n, Rows x, Rows y, float constant, float *out, int64_t stride) override;
+  void dropout(int64_t tokens, int64_t n, Rows x, float p, uint64_t seed, uint64_t stream, Rows y) override;
+  void add_bias(int64_t tokens, int64_t n, const float *bias, Rows y) override;
+  void rotary_table(int64_t tokens, int64_t head_dimension, const int32_t *positions, const float *inverse_frequency, float factor,
+                    float *table) override;
+  void rotary(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight, float epsilon,
+              const float *table, Rows out) override;
+  void rotary_backward(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight, float epsilon,
+                       const float *table, Rows dout, Rows din) override;
+  void attention(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out, float *log_sum_exp) override;
+  void attention_backward(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out,
+                          const float *log_sum_exp, Rows dout, Rows dq, Rows dk, Rows dv) override;
+  void gated_activation(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows h) override;
+  void gated_activation_backward(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows dh, Rows da, Rows db) override;
+  void ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0, Rows hbar, Rows y) override;
+  void ffn_mixture_backward(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0, Rows dhbar,
+                            Rows delta, Rows da0, Rows db0, Rows du, float *dgates) override;
+  void router(const RouterShape &shape, Rows u, const float *weight, const float *bias, const RouterState &state) override;
+  void router_backward(const RouterShape &shape, Rows u, const float *weight, const RouterState &state, const float *dgates,
+                       const RouterLossGradient &losses, float *dz, float *dweight, float *dbias, Rows du) override;
+  void cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, const int32_t *labels, float *nll, float scale, Rows dh) override;
+  void adamw(int64_t n, float *p, const float *g, float *m, float *v, const AdamW &options) override;
+  double sum_of_squares(int64_t n, const float *x) override;
+
+ private:
+  // At least `bytes` of 64-byte aligned scratch for every thread; call before run(), never inside a task. The blocks only
+  // grow, so a step that has run once allocates nothing.
+  void reserve_scratch(size_t bytes);
+  template <class T>
+  T *scratch(int thread) { return reinterpret_cast<T *>(scratch_[static_cast<size_t>(thread)].data()); }
+  // Memory that all threads of an op share; contents undefined, valid until the next call. Only grows.
+  template <class T>
+  T *shared(int64_t count) {
+    const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+    if (shared_.size() < bytes) shared_ = Buffer(bytes + bytes / 4);
+    return reinterpret_cast<T *>(shared_.data());
+  }
+  void few_tokens(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
+  template <class Operand, class MakePanels>
+  void product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, MakePanels &&make_panels);
+  template <class Operand>
+  const Operand *operand_rows(Rows a, int64_t first, int64_t rows, int64_t k, Operand *space, int64_t *lda) const;
+  void prepare_mixture(MixturePlan &plan);  // gives the plan its memory and fills it (ffn_mixture.cpp)
+  // Row t of activations as f32: a pointer into x itself when it is f32, else converted into `space`.
+  const float *as_f32(Rows x, int64_t t, int64_t n, float *space) const {
+    if (x.dtype == DType::f32) return static_cast<const float *>(x.data) + t * x.stride;
+    k_.to_f32(static_cast<const uint16_t *>(x.data) + t * x.stride, n, space);
+    return space;
+  }
+  // Stores one f32 row into activations of either type (Store::add only for f32).
+  void put_row(const float *row, int64_t n, Rows y, int64_t t, Store store) const {
+    if (y.dtype == DType::bf16) {
+      k_.to_bf16(row, n, static_cast<uint16_t *>(y.data) + t * y.stride);
+      return;
+    }
+    float *to = static_cast<float *>(y.data) + t * y.stride;
+    if (store == Store::add) k_.add(n, row, to);
+    else if (to != row) k_.scale(n, 1.0f, row, to);
+  }
+
+  std::shared_ptr<ThreadPool> pool_;
+  const Kernels &k_;
+  std::string name_;
+  std::vector<Buffer> scratch_;   // one block per thread
+  Buffer shared_;
+  std::vector<int64_t> task_starts_, slot_starts_;  // attention: tasks of each sequence; only grow
+  std::unique_ptr<Arena> mixture_;  // packed experts and narrow arrays of the FFN mixture; only grows
+};
+
+}  // namespace moe::cpu

@@ -1,0 +1,120 @@
+// Finds the instruction-set level of this machine and hands out its kernel table.
+#include "cpu/kernels.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+
+#include "base/error.h"
+
+#define MOE_DECLARE_LEVEL(level)                    \
+  namespace moe::cpu::level {                       \
+  void fill_product_kernels(moe::cpu::Kernels &);   \
+  void fill_vector_kernels(moe::cpu::Kernels &);    \
+  void fill_attention_kernels(moe::cpu::Kernels &); \
+  }
+MOE_DECLARE_LEVEL(scalar)
+#if defined(__x86_64__)
+MOE_DECLARE_LEVEL(avx2)
+MOE_DECLARE_LEVEL(avx512)
+MOE_DECLARE_LEVEL(avx512_bf16)
+#endif
+
+namespace moe::cpu {
+namespace {
+
+#define MOE_MAKE_TABLE(level_name)                    \
+  Kernels make_##level_name() {                       \
+    Kernels table{};                                  \
+    level_name::fill_product_kernels(table);          \
+    level_name::fill_vector_kernels(table);           \
+    level_name::fill_attention_kernels(table);        \
+    table.level = #level_name;                        \
+    return table;                                     \
+  }
+MOE_MAKE_TABLE(scalar)
+#if defined(__x86_64__)
+MOE_MAKE_TABLE(avx2)
+MOE_MAKE_TABLE(avx512)
+MOE_MAKE_TABLE(avx512_bf16)
+#endif
+
+struct Level {
+  const char *name;
+  bool (*available)();
+  Kernels (*make)();
+};
+
+bool always() { return true; }
+#if defined(__x86_64__)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+bool has_avx512_bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+const Level kLevels[] = {
+    {"scalar", always, make_scalar},
+#if defined(__x86_64__)
+    {"avx2", has_avx2, make_avx2},
+    {"avx512", has_avx512, make_avx512},
+    {"avx512_bf16", has_avx512_bf16, make_avx512_bf16},
+#endif
+};
+
+// vdpbf16ps does 64 flops a cycle and port on Zen 4 and later, as many as two FMAs; Intel cores before AMX reach half of their
+// f32 rate with it.
+bool bf16_dot_is_fast() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
+const Level *find_level(const char *name) {
+  for (const Level &level : kLevels) {
+    if (std::strcmp(level.name, name) == 0) return &level;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const Kernels *kernels_of(const char *name) {
+  const Level *level = find_level(name);
+  if (!level || !level->available()) return nullptr;
+  static const Kernels *tables[std::size(kLevels)] = {};
+  static const bool filled = [] {
+    static Kernels storage[std::size(kLevels)];
+    for (size_t i = 0; i < std::size(kLevels); i++) {
+      if (!kLevels[i].available()) continue;
+      storage[i] = kLevels[i].make();
+      tables[i] = &storage[i];
+    }
+    return true;
+  }();
+  (void)filled;
+  return tables[level - kLevels];
+}
+
+const Kernels &best_kernels() {
+  const char *cap = std::getenv("MOE_CPU_LEVEL");
+  const Level *last = &kLevels[std::size(kLevels) - 1];
+  if (cap && *cap) {
+    last = find_level(cap);
+    if (!last) fail(Code::invalid, "MOE_CPU_LEVEL: expected scalar, avx2, avx512 or avx512_bf16, found '", cap, "'");
+  } else if (!bf16_dot_is_fast()) {
+    if (const Level *avx512 = find_level("avx512")) last = avx512;
+  }
+  for (const Level *level = last; level > kLevels; level--) {
+    if (level->available()) return *kernels_of(level->name);
+  }
+  return *kernels_of("scalar");
+}
+
+}  // namespace moe::cpu

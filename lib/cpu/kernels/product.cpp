@@ -1,0 +1,466 @@
+// Products of one level: register tiles over packed panels, panels from stored weights in both directions, dot products
+// of a few tokens straight from the stored blocks, and the outer products of low-rank gradients.
+// Every element of C is summed over k in rising order by one accumulator, whatever tile it falls into, so results do not
+// depend on how rows are cut into tiles.
+#include "cpu/kernels.h"
+#include "cpu/kernels/blocks.h"
+#include "cpu/kernels/simd.h"
+
+namespace moe::cpu::MOE_KERNEL_LEVEL {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kTileRows = 12, kTileVectors = 2;  // 24 accumulators of 32 registers, the whole panel at once
+#elif defined(__AVX2__)
+constexpr int kTileRows = 6, kTileVectors = 2;   // 12 accumulators of 16 registers, half a panel at once
+#else
+constexpr int kTileRows = 4, kTileVectors = 2;
+#endif
+constexpr int64_t kTileColumns = kTileVectors * kWidth;
+static_assert(kPanel % kTileColumns == 0);
+
+// ---- tiles --------------------------------------------------------------------------------------------------------
+
+// C[R, V vectors] (=|+=) A[R, k] * P, where P[k] starts every kPanel values.
+template <int R, int V>
+void tile(int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add) {
+  Vec sum[R][V];
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < V; v++) sum[r][v] = add ? load(c + r * ldc + v * kWidth) : zero();
+  }
+  for (int64_t i = 0; i < k; i++) {
+    Vec b[V];
+    for (int v = 0; v < V; v++) b[v] = load(panel + i * kPanel + v * kWidth);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const Vec x = broadcast(a[r * lda + i]);
+      for (int v = 0; v < V; v++) sum[r][v] = fma(x, b[v], sum[r][v]);
+    }
+  }
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < V; v++) store(c + r * ldc + v * kWidth, sum[r][v]);
+  }
+}
+
+template <int R, int V>
+void tile_rows(int64_t rows, int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add) {
+  if (rows >= R) return tile<R, V>(k, a, lda, panel, c, ldc, add);
+  if constexpr (R > 1) tile_rows<R - 1, V>(rows, k, a, lda, panel, c, ldc, add);
+}
+
+// A column of tiles of V vectors; `columns` (<= V * kWidth) of them are stored.
+template <int V>
+void tile_column(int64_t rows, int64_t columns, int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add) {
+  constexpr int64_t width = V * kWidth;
+  float edge[kTileRows * width];
+  for (int64_t r = 0; r < rows; r += kTileRows) {
+    const int64_t n = rows - r < kTileRows ? rows - r : kTileRows;
+    if (columns == width) {
+      tile_rows<kTileRows, V>(n, k, a + r * lda, lda, panel, c + r * ldc, ldc, add);
+      continue;
+    }
+    for (int64_t i = 0; add && i < n; i++) __builtin_memcpy(edge + i * width, c + (r + i) * ldc, static_cast<size_t>(columns) * 4);
+    tile_rows<kTileRows, V>(n, k, a + r * lda, lda, panel, edge, width, add);
+    for (int64_t i = 0; i < n; i++) __builtin_memcpy(c + (r + i) * ldc, edge + i * width, static_cast<size_t>(columns) * 4);
+  }
+}
+
+void tile_f32(int64_t rows, int64_t columns, int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < columns; j += kTileColumns) {
+    const int64_t left = columns - j;
+    if (left > kWidth) {
+      tile_column<kTileVectors>(rows, left < kTileColumns ? left : kTileColumns, k, a, lda, panel + j, c + j, ldc, add);
+    } else {
+      tile_column<1>(rows, left, k, a, lda, panel + j, c + j, ldc, add);
+    }
+  }
+}
+
+#if defined(__AVX512BF16__)
+constexpr int kTileRowsBf16 = 8;
+
+template <int R>
+void tile_pairs(int64_t pairs, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
+  Vec sum[R][2];
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < 2; v++) sum[r][v] = add ? load(c + r * ldc + v * kWidth) : zero();
+  }
+  for (int64_t i = 0; i < pairs; i++) {
+    const __m512bh b0 = (__m512bh)_mm512_loadu_si512(panel + i * 2 * kPanel), b1 = (__m512bh)_mm512_loadu_si512(panel + i * 2 * kPanel + 32);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      int pair;
+      __builtin_memcpy(&pair, a + r * lda + 2 * i, 4);
+      const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+      sum[r][0] = _mm512_dpbf16_ps(sum[r][0], x, b0);
+      sum[r][1] = _mm512_dpbf16_ps(sum[r][1], x, b1);
+    }
+  }
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < 2; v++) store(c + r * ldc + v * kWidth, sum[r][v]);
+  }
+}
+template <int R>
+void tile_pair_rows(int64_t rows, int64_t pairs, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
+  if (rows >= R) return tile_pairs<R>(pairs, a, lda, panel, c, ldc, add);
+  if constexpr (R > 1) tile_pair_rows<R - 1>(rows, pairs, a, lda, panel, c, ldc, add);
+}
+
+void tile_bf16(int64_t rows, int64_t columns, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
+  const int64_t pairs = (k + 1) / 2;
+  float edge[kTileRowsBf16 * kPanel];
+  for (int64_t r = 0; r < rows; r += kTileRowsBf16) {
+    const int64_t n = rows - r < kTileRowsBf16 ? rows - r : kTileRowsBf16;
+    if (columns == kPanel) {
+      tile_pair_rows<kTileRowsBf16>(n, pairs, a + r * lda, lda, panel, c + r * ldc, ldc, add);
+      continue;
+    }
+    for (int64_t i = 0; add && i < n; i++) __builtin_memcpy(edge + i * kPanel, c + (r + i) * ldc, static_cast<size_t>(columns) * 4);
+    tile_pair_rows<kTileRowsBf16>(n, pairs, a + r * lda, lda, panel, edge, kPanel, add);
+    for (int64_t i = 0; i < n; i++) __builtin_memcpy(c + (r + i) * ldc, edge + i * kPanel, static_cast<size_t>(columns) * 4);
+  }
+}
+#endif
+
+// ---- panels -------------------------------------------------------------------------------------------------------
+
+#if defined(__AVX512F__)
+// out[i][j] = in[j][i] for 16 x 16 values
+MOE_INLINE void transpose_square(const float *in, int64_t ldi, float *out, int64_t ldo) {
+  __m512 r[16], t[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(in + i * ldi);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) {
+    t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    const __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 1]), c = _mm512_castps_pd(t[4 * i + 2]),
+                  d = _mm512_castps_pd(t[4 * i + 3]);
+    r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+  }
+  // r[4 g + c] holds, in its lane l of four values, column 4 l + c of the rows 4 g .. 4 g + 3
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; c++) {
+    const __m512 low01 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), high01 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
+    const __m512 low23 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88), high23 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
+    _mm512_storeu_ps(out + c * ldo, _mm512_shuffle_f32x4(low01, low23, 0x88));
+    _mm512_storeu_ps(out + (4 + c) * ldo, _mm512_shuffle_f32x4(high01, high23, 0x88));
+    _mm512_storeu_ps(out + (8 + c) * ldo, _mm512_shuffle_f32x4(low01, low23, 0xdd));
+    _mm512_storeu_ps(out + (12 + c) * ldo, _mm512_shuffle_f32x4(high01, high23, 0xdd));
+  }
+}
+constexpr int64_t kSquare = 16;
+#elif defined(__AVX2__)
+MOE_INLINE void transpose_square(const float *in, int64_t ldi, float *out, int64_t ldo) {
+  __m256 r[8], t[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(in + i * ldi);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++) {
+    r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+    r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+    r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+    r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; c++) {
+    _mm256_storeu_ps(out + c * ldo, _mm256_permute2f128_ps(r[c], r[4 + c], 0x20));
+    _mm256_storeu_ps(out + (4 + c) * ldo, _mm256_permute2f128_ps(r[c], r[4 + c], 0x31));
+  }
+}
+constexpr int64_t kSquare = 8;
+#else
+MOE_INLINE void transpose_square(const float *in, int64_t ldi, float *out, int64_t ldo) {
+  for (int i = 0; i < 4; i++) {
+    for (int j = 0; j < 4; j++) out[i * ldo + j] = in[j * ldi + i];
+  }
+}
+constexpr int64_t kSquare = 4;
+#endif
+
+__attribute__((noinline)) void transpose(int64_t rows, int64_t columns, const float *in, int64_t ldi, float *out, int64_t ldo) {
+  const int64_t whole = rows / kSquare * kSquare;
+  for (int64_t i = 0; i < whole; i += kSquare) {
+    int64_t j = 0;
+    for (; j + kSquare <= columns; j += kSquare) transpose_square(in + i * ldi + j, ldi, out + j * ldo + i, ldo);
+    for (; j < columns; j++) {
+      for (int64_t r = i; r < i + kSquare; r++) out[j * ldo + r] = in[r * ldi + j];
+    }
+  }
+  for (int64_t j = 0; j < columns; j++) {
+    for (int64_t r = whole; r < rows; r++) out[j * ldo + r] = in[r * ldi + j];
+  }
+}
+
+// Expands values [first, first + k) of 32 weight rows, a few at a time, then transposes them into the panel.
+template <class Block>
+void panel_of(const uint8_t *w, int64_t row_bytes, int64_t columns, int64_t first, int64_t k, float *panel) {
+  constexpr int64_t step = Block::values > 64 ? Block::values : 64;
+  float rows[kPanel * step];
+  for (int64_t i = 0; i < k; i += step) {
+    const int64_t n = k - i < step ? k - i : step;
+    for (int64_t c = 0; c < columns; c++) expand_values<Block>(w + c * row_bytes, first + i, n, rows + c * step);
+    if (columns < kPanel) __builtin_memset(rows + columns * step, 0, static_cast<size_t>((kPanel - columns) * step) * 4);
+    transpose(kPanel, n, rows, step, panel + i * kPanel, kPanel);
+  }
+}
+
+void panel_part(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t first, int64_t k, float *panel) {
+#define MOE_CALL(Block) panel_of<Block>(static_cast<const uint8_t *>(row_data), row_bytes, columns, first, k, panel)
+  MOE_DISPATCH_BLOCK(type, MOE_CALL)
+#undef MOE_CALL
+}
+void panel_f32(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t k, float *panel) {
+  panel_part(type, row_data, row_bytes, columns, 0, k, panel);
+}
+
+// Columns [column, column + columns) of `k` rows of W, as panels of 32 one after the other, `stride` values apart. A block of
+// 256 is expanded once for its eight panels.
+template <class Block>
+void panel_transposed_of(const uint8_t *w, int64_t row_bytes, int64_t column, int64_t columns, int64_t k, float *panel, int64_t stride) {
+  for (int64_t i = 0; i < k; i++, panel += kPanel) {
+    const uint8_t *row = w + i * row_bytes;
+    if constexpr (Block::values == kPanel) {
+      for (int64_t c = 0; c < columns; c += kPanel) {
+        const int64_t n = columns - c < kPanel ? columns - c : kPanel;
+        float *to = panel + c / kPanel * stride;
+        expand_values<Block>(row, column + c, n, to);
+        for (int64_t j = n; j < kPanel; j++) to[j] = 0;
+      }
+    } else {
+      float values[Block::values];
+      for (int64_t c = 0; c < columns; c += kPanel) {
+        const int64_t inside = (column + c) % Block::values;
+        if (c == 0 || inside == 0) Block::expand(row + (column + c) / Block::values * Block::bytes, values);
+        __builtin_memcpy(panel + c / kPanel * stride, values + inside, kPanel * 4);
+      }
+    }
+  }
+}
+
+void panel_transposed_part(DType type, const void *data, int64_t row_bytes, int64_t column, int64_t columns, int64_t k, float *panel, int64_t stride) {
+#define MOE_CALL(Block) panel_transposed_of<Block>(static_cast<const uint8_t *>(data), row_bytes, column, columns, k, panel, stride)
+  MOE_DISPATCH_BLOCK(type, MOE_CALL)
+#undef MOE_CALL
+}
+void panel_transposed_f32(DType type, const void *data, int64_t row_bytes, int64_t column, int64_t columns, int64_t k, float *panel) {
+  panel_transposed_part(type, data, row_bytes, column, columns, k, panel, k * kPanel);
+}
+
+void expand(DType type, const void *source, int64_t count, float *destination) {
+#define MOE_CALL(Block) expand_values<Block>(static_cast<const uint8_t *>(source), 0, count, destination)
+  MOE_DISPATCH_BLOCK(type, MOE_CALL)
+#undef MOE_CALL
+}
+
+#if defined(__AVX512BF16__)
+// Two rows of 32 f32 values along k to one row of 32 pairs.
+MOE_INLINE void pair_rows(const float *even, const float *odd, uint16_t *out) {
+  for (int half = 0; half < 2; half++) {
+    const __m512i e = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(even + 16 * half)));
+    const __m512i o = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(odd + 16 * half)));
+    _mm512_storeu_si512(out + 32 * half, _mm512_or_si512(e, _mm512_slli_epi32(o, 16)));
+  }
+}
+constexpr int64_t kPairStep = 256;  // rows of k expanded before they are paired: 32 KiB
+
+void panel_bf16(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t k, uint16_t *panel) {
+  float part[(kPairStep + 1) * kPanel];
+  for (int64_t i = 0; i < k; i += kPairStep) {
+    const int64_t n = k - i < kPairStep ? k - i : kPairStep;
+    panel_part(type, row_data, row_bytes, columns, i, n, part);
+    __builtin_memset(part + n * kPanel, 0, kPanel * 4);
+    for (int64_t j = 0; j < n; j += 2) pair_rows(part + j * kPanel, part + (j + 1) * kPanel, panel + (i + j) * kPanel);
+  }
+}
+void panel_transposed_bf16(DType type, const void *data, int64_t row_bytes, int64_t column, int64_t columns, int64_t k, uint16_t *panel) {
+  constexpr int64_t step = 32, most = 8;  // rows and panels expanded at once: 33 KiB
+  float part[most * (step + 1) * kPanel];
+  const int64_t stride = (k + 1) / 2 * 2 * kPanel;
+  for (int64_t c = 0; c < columns; c += most * kPanel) {
+    const int64_t width = columns - c < most * kPanel ? columns - c : most * kPanel;
+    for (int64_t i = 0; i < k; i += step) {
+      const int64_t n = k - i < step ? k - i : step;
+      panel_transposed_part(type, static_cast<const uint8_t *>(data) + i * row_bytes, row_bytes, column + c, width, n, part, (step + 1) * kPanel);
+      for (int64_t p = 0; p * kPanel < width; p++) {
+        float *from = part + p * (step + 1) * kPanel;
+        uint16_t *to = panel + (c / kPanel + p) * stride + i * kPanel;
+        __builtin_memset(from + n * kPanel, 0, kPanel * 4);
+        for (int64_t j = 0; j < n; j += 2) pair_rows(from + j * kPanel, from + (j + 1) * kPanel, to + j * kPanel);
+      }
+    }
+  }
+}
+#endif
+
+// ---- a few tokens ---------------------------------------------------------------------------------------------------
+
+// y[t] = <x_t, row> for N tokens; two accumulators a token, the tail of a plain row by parts of a vector.
+template <class Block, int N>
+MOE_INLINE void dot_row(const uint8_t *row, int64_t k, const float *x, int64_t ldx, float *out) {
+  Vec sum[N][2];
+  for (int t = 0; t < N; t++) sum[t][0] = sum[t][1] = zero();
+  int64_t i = 0;
+  for (; i + Block::values <= k; i += Block::values, row += Block::bytes) {
+    float w[Block::values];
+    Block::expand(row, w);
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < Block::values; j += 2 * kWidth) {
+      const Vec w0 = load(w + j), w1 = load(w + j + kWidth);
+      for (int t = 0; t < N; t++) {
+        sum[t][0] = fma(w0, load(x + t * ldx + i + j), sum[t][0]);
+        sum[t][1] = fma(w1, load(x + t * ldx + i + j + kWidth), sum[t][1]);
+      }
+    }
+  }
+  if (i < k) {
+    float w[Block::values];
+    expand_values<Block>(row, 0, k - i, w);
+    for (int64_t j = 0; j < k - i; j += kWidth) {
+      const int64_t n = k - i - j < kWidth ? k - i - j : kWidth;
+      const Vec part = load_part(w + j, n);
+      for (int t = 0; t < N; t++) sum[t][0] = fma(part, load_part(x + t * ldx + i + j, n), sum[t][0]);
+    }
+  }
+  for (int t = 0; t < N; t++) out[t] = reduce_add(sum[t][0] + sum[t][1]);
+}
+
+template <class Block, int N>
+void dot_rows_of(const uint8_t *w, int64_t row_bytes, int64_t rows, int64_t k, const float *x, int64_t ldx, float *y, int64_t ldy, bool add) {
+  for (int64_t r = 0; r < rows; r++) {
+    float out[N];
+    dot_row<Block, N>(w + r * row_bytes, k, x, ldx, out);
+    for (int t = 0; t < N; t++) y[t * ldy + r] = add ? y[t * ldy + r] + out[t] : out[t];
+  }
+}
+
+template <class Block>
+void dot_tokens(const uint8_t *w, int64_t row_bytes, int64_t rows, int64_t k, int64_t tokens, const float *x, int64_t ldx, float *y, int64_t ldy,
+                bool add) {
+  for (int64_t t = 0; t < tokens;) {
+    const int64_t left = tokens - t;
+    const float *xt = x + t * ldx;
+    float *yt = y + t * ldy;
+    if (left >= 4) {
+      dot_rows_of<Block, 4>(w, row_bytes, rows, k, xt, ldx, yt, ldy, add);
+      t += 4;
+    } else if (left >= 2) {
+      dot_rows_of<Block, 2>(w, row_bytes, rows, k, xt, ldx, yt, ldy, add);
+      t += 2;
+    } else {
+      dot_rows_of<Block, 1>(w, row_bytes, rows, k, xt, ldx, yt, ldy, add);
+      t += 1;
+    }
+  }
+}
+
+void dot_rows(DType type, const void *row_data, int64_t row_bytes, int64_t rows, int64_t k, int64_t tokens, const float *x, int64_t ldx, float *y,
+              int64_t ldy, bool add) {
+#define MOE_CALL(Block) dot_tokens<Block>(static_cast<const uint8_t *>(row_data), row_bytes, rows, k, tokens, x, ldx, y, ldy, add)
+  MOE_DISPATCH_BLOCK(type, MOE_CALL)
+#undef MOE_CALL
+}
+
+// ---- outer products -------------------------------------------------------------------------------------------------
+
+template <class X>
+MOE_INLINE Vec load_values(const X *x) {
+  if constexpr (sizeof(X) == 4) return load(reinterpret_cast<const float *>(x));
+  else return widen(*reinterpret_cast<const UnalignedHalfVec *>(x));
+}
+
+// g[M][32 columns] += sum_t v[t][M] x[t][32 columns]
+template <int M, class X>
+void outer_tile(int64_t tokens, const float *v, int64_t ldv, const X *x, int64_t ldx, float *g, int64_t ldg) {
+  constexpr int vectors = kPanel / kWidth < 2 ? 1 : 2;
+  for (int64_t j = 0; j < kPanel; j += vectors * kWidth) {
+    Vec sum[M][vectors];
+    for (int m = 0; m < M; m++) {
+      for (int u = 0; u < vectors; u++) sum[m][u] = load(g + m * ldg + j + u * kWidth);
+    }
+    for (int64_t t = 0; t < tokens; t++) {
+      Vec b[vectors];
+      for (int u = 0; u < vectors; u++) b[u] = load_values(x + t * ldx + j + u * kWidth);
+      for (int m = 0; m < M; m++) {
+        const Vec a = broadcast(v[t * ldv + m]);
+        for (int u = 0; u < vectors; u++) sum[m][u] = fma(a, b[u], sum[m][u]);
+      }
+    }
+    for (int m = 0; m < M; m++) {
+      for (int u = 0; u < vectors; u++) store(g + m * ldg + j + u * kWidth, sum[m][u]);
+    }
+  }
+}
+
+MOE_INLINE float value_of(float x) { return x; }
+MOE_INLINE float value_of(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
+#if defined(__AVX512F__)
+constexpr int kOuterRows = 8;
+#else
+constexpr int kOuterRows = 4;
+#endif
+
+template <class X>
+void outer(int64_t tokens, int64_t m, int64_t n, const float *v, int64_t ldv, const X *x, int64_t ldx, float *g, int64_t ldg) {
+  int64_t i = 0;
+  if (n == kPanel) {
+    for (; i + kOuterRows <= m; i += kOuterRows) outer_tile<kOuterRows>(tokens, v + i, ldv, x, ldx, g + i * ldg, ldg);
+    for (; i < m; i++) outer_tile<1>(tokens, v + i, ldv, x, ldx, g + i * ldg, ldg);
+    return;
+  }
+  for (; i < m; i++) {
+    for (int64_t j = 0; j < n; j++) {
+      float sum = g[i * ldg + j];
+      for (int64_t t = 0; t < tokens; t++) sum = __builtin_fmaf(v[t * ldv + i], value_of(x[t * ldx + j]), sum);
+      g[i * ldg + j] = sum;
+    }
+  }
+}
+
+void outer_f32(int64_t tokens, int64_t m, int64_t n, const float *v, int64_t ldv, const float *x, int64_t ldx, float *g, int64_t ldg) {
+  outer(tokens, m, n, v, ldv, x, ldx, g, ldg);
+}
+void outer_bf16(int64_t tokens, int64_t m, int64_t n, const float *v, int64_t ldv, const uint16_t *x, int64_t ldx, float *g, int64_t ldg) {
+  outer(tokens, m, n, v, ldv, x, ldx, g, ldg);
+}
+
+}  // namespace
+
+void fill_product_kernels(Kernels &table);
+void fill_product_kernels(Kernels &table) {
+  table.rows_per_tile = kTileRows;
+  table.tile_f32 = tile_f32;
+  table.panel_f32 = panel_f32;
+  table.panel_transposed_f32 = panel_transposed_f32;
+  table.dot_rows = dot_rows;
+  table.expand = expand;
+  table.outer_f32 = outer_f32;
+  table.outer_bf16 = outer_bf16;
+  table.transpose = transpose;
+#if defined(__AVX512BF16__)
+  table.bf16_operands = true;
+  table.rows_per_tile = kTileRowsBf16;
+  table.tile_bf16 = tile_bf16;
+  table.panel_bf16 = panel_bf16;
+  table.panel_transposed_bf16 = panel_transposed_bf16;
+#endif
+}
+
+}  // namespace moe::cpu::MOE_KERNEL_LEVEL

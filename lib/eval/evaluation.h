@@ -1,0 +1,84 @@
+// Evaluation of one or several models (base, each adapter, mixture, oracle routing) on one or several domains: multiple choice by
+// likelihood, held-out loss and perplexity, exact match by generation. Same items for every model, so differences are paired.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/cancel.h"
+#include "base/json.h"
+#include "data/example.h"
+#include "model/mixture.h"
+
+namespace moe {
+
+struct EvalTask {                    // one domain's held-out rows
+  std::string domain, path, schema;  // schema "" = detected
+  int64_t limit = 0;                 // 0 = all rows
+};
+
+struct EvalModel {                   // one column of the table
+  std::string name, type;            // type: "base", "lora", "moe", "oracle", "domain"
+  std::string path;
+  std::shared_ptr<Adapter> adapter;                      // lora; oracle picks by domain from `by_domain`
+  std::shared_ptr<Mixture> mixture;                      // moe
+  std::vector<std::pair<std::string, std::shared_ptr<Adapter>>> by_domain;  // oracle and domain
+};
+
+struct EvalOptions {
+  std::string scoring = "likelihood";  // likelihood | generation | both (what a task's schema allows)
+  int64_t max_length = 1024, max_new_tokens = 256, num_fewshot = 0;
+  bool losses = true;                  // held-out loss of the completion under training's masks
+  bool log_samples = false;
+  uint64_t seed = 0;
+};
+
+// One item under one model.
+struct EvalItem {
+  std::string id;
+  int64_t row = 0;
+  std::string prompt_sha256;
+  std::vector<double> choice_log_likelihood;  // sums over scored tokens
+  std::vector<int64_t> choice_bytes;
+  int32_t prediction = -1, prediction_norm = -1, gold = -1;
+  std::string generated, parsed, reference;
+  bool correct = false, correct_norm = false, unparsed = false;
+  double nll = 0;                      // of the completion
+  int64_t nll_tokens = 0;
+  std::vector<float> routing;          // [E + 1] mean over the item's tokens and layers
+};
+
+struct EvalResult {
+  std::string domain, evaluation_type, model_name, model_type, model_path, dataset, template_name;
+  int64_t total_samples = 0, correct = 0, correct_norm = 0, unparsed = 0, tokens = 0;
+  double accuracy = 0, accuracy_low = 0, accuracy_high = 0, acc_norm = 0;   // 95 % Wilson
+  double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;        // token-weighted; bootstrap over samples
+  double seconds = 0;
+  std::vector<double> usage;           // [E + 1] of the mixture
+  std::vector<EvalItem> items;
+  SkipReport skipped;
+};
+
+using EvalProgress = std::function<bool(const std::string &model, const std::string &domain, int64_t done, int64_t total)>;  // false cancels
+
+std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalModel> &models, const std::vector<EvalTask> &tasks,
+                                 const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel);
+
+// evaluation_results.json: results, paired comparisons (McNemar; difference of losses with bootstrap interval), the mixture's recovered
+// share (base - mixture) / (base - oracle) with interval, routing accuracy per domain.
+Json evaluation_json(const std::vector<EvalResult> &results, const EvalOptions &options, const Json &run);
+// The table on the terminal: domains x models.
+std::string evaluation_table(const std::vector<EvalResult> &results);
+
+struct PerplexityResult {
+  double mean_nll = 0, perplexity = 0;
+  int64_t tokens_scored = 0, window = 0, stride = 0, tokens = 0;
+  std::vector<double> nll;             // per scored token
+};
+// Token-weighted perplexity with overlapping windows: a window starts every `stride` tokens and has `window` inputs, the first of them
+// BOS where the model has one; a token is scored in the first window that holds it and a predecessor.
+PerplexityResult perplexity(const BaseModel &model, const Overlay &overlay, const std::vector<int32_t> &tokens, int64_t window, int64_t stride,
+                            const Cancel *cancel);
+
+}  // namespace moe

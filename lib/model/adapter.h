@@ -1,0 +1,63 @@
+// A LoRA adapter on a base model: factors of every adapted projection in one flat f32 vector, so that the optimizer, checkpoints
+// and clipping see one array. Trainable or loaded. Files: PEFT folders (formats/peft.h), always in Hugging Face names and row order.
+#pragma once
+#include <array>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "formats/peft.h"
+#include "model/base_model.h"
+
+namespace moe {
+
+class Adapter {
+ public:
+  // A fresh adapter: A Kaiming-uniform(a = sqrt 5), that is uniform in +-1/sqrt(in); B = 0. Which modules: config.target_modules by
+  // PEFT's rules; a target that matches nothing is Code::invalid and names it.
+  static std::shared_ptr<Adapter> create(const BaseModel &model, const LoraConfig &config, uint64_t seed);
+  // Every key of the file is accounted for. A base of another architecture: Code::format with both fingerprints or shapes; other
+  // weights of the same architecture: a warning in the log, an error with strict_base.
+  static std::shared_ptr<Adapter> load(const BaseModel &model, const std::string &folder, bool strict_base);
+  // Writes adapter_config.json and adapter_model.safetensors into an existing folder.
+  void save(const BaseModel &model, const std::string &folder) const;
+
+  const LoraConfig &config() const { return config_; }
+  LowRank factors(int64_t layer, Module module) const;                // rank 0 where the module is not adapted
+  LowRankGradient gradient_of(int64_t layer, Module module);          // into gradients(); null pointers where not adapted
+  bool targets_attention() const { return targets_attention_; }
+  bool targets_ffn() const { return targets_ffn_; }
+  bool delta_is_zero() const;
+  int64_t largest_rank() const { return largest_rank_; }
+
+  std::span<float> parameters() { return parameters_; }
+  std::span<const float> parameters() const { return parameters_; }
+  std::span<float> gradients();  // allocated at first use, zero then
+  // (PEFT key, shape, offset into parameters()) in a fixed order, for checkpoints and dumps.
+  struct Entry {
+    std::string key;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    std::vector<int64_t> shape;
+    size_t offset = 0;
+  };
+  std::vector<Entry> entries() const;
+
+ private:
+  struct Slot {
+    int64_t rank = 0, in = 0, out = 0;
+    float scale = 0;
+    size_t a = 0, b = 0;  // offsets into parameters_
+  };
+  const Slot &slot(int64_t layer, Module module) const { return slots_[static_cast<size_t>(layer)][static_cast<size_t>(module)]; }
+  void lay_out(const BaseModel &model);
+  std::string path_of(int64_t layer, Module module) const;  // the module's path in the names of the adapter
+
+  LoraConfig config_;
+  std::string prefix_ = "model.";  // before "layers.N...."; another one where the adapter was made on a vision model's decoder
+  std::vector<std::array<Slot, kModules>> slots_;
+  std::vector<float> parameters_, gradients_;
+  bool targets_attention_ = false, targets_ffn_ = false;
+  int64_t largest_rank_ = 0;
+};
+
+}  // namespace moe

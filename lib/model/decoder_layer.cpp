@@ -1,0 +1,240 @@
+#include "model/decoder_layer.h"
+
+#include <algorithm>
+
+namespace moe {
+namespace {
+
+// A stream of random numbers of its own for each (step, layer, module).
+uint64_t dropout_stream(uint64_t step, int64_t layer, Module module) {
+  return (step << 20) | static_cast<uint64_t>(layer * kModules + static_cast<int>(module));
+}
+
+}  // namespace
+
+DecoderLayer::DecoderLayer(const BaseModel &model, const Overlay &overlay, const PassRequest &request, int64_t tokens)
+    : model_(model), config_(model.config()), overlay_(overlay), request_(request), ops_(model.backend()), tokens_(tokens),
+      experts_(overlay.mixture ? static_cast<int64_t>(overlay.mixture->experts.size()) : 0) {}
+
+Rows DecoderLayer::activations(Arena &arena, int64_t columns) const {
+  const DType type = model_.activation_type();
+  return {arena.take_bytes(static_cast<size_t>(row_bytes(type, tokens_ * columns))), type, columns};
+}
+
+LayerState DecoderLayer::take_state(Arena &arena, bool backward) const {
+  LayerState state;
+  const size_t t = static_cast<size_t>(tokens_);
+  state.q = activations(arena, config_.query_width());
+  state.k = activations(arena, config_.kv_width());
+  state.v = activations(arena, config_.kv_width());
+  if (config_.query_key_norm && backward) {
+    state.raw_q = activations(arena, config_.query_width());
+    state.raw_k = activations(arena, config_.kv_width());
+  }
+  state.attended = activations(arena, config_.query_width());
+  if (backward) state.log_sum_exp = arena.take<float>(t * static_cast<size_t>(config_.heads));
+  if (config_.sandwich_norms && backward) {
+    state.attention_out = activations(arena, config_.hidden);
+    state.ffn_out = activations(arena, config_.hidden);
+  }
+  state.middle = arena.take<float>(t * static_cast<size_t>(config_.hidden));
+  state.gate = activations(arena, config_.intermediate);
+  state.up = activations(arena, config_.intermediate);
+
+  for (int m = 0; m < kModules; m++) {
+    const auto take_term = [&](const Adapter &adapter) {
+      LowRankTerm term;
+      int64_t rank = 0;
+      for (int64_t l = 0; l < config_.layers; l++) rank = std::max(rank, adapter.factors(l, static_cast<Module>(m)).rank);
+      term.u = arena.take<float>(t * static_cast<size_t>(rank));
+      state.terms[m].push_back(term);
+    };
+    if (overlay_.adapter) take_term(*overlay_.adapter);
+    if (overlay_.mixture && is_attention(static_cast<Module>(m))) {
+      for (const auto &expert : overlay_.mixture->experts) take_term(*expert);
+    }
+  }
+  const auto take_router = [&](RouterState &router) {
+    const size_t entries = static_cast<size_t>(experts_ + 1), k = static_cast<size_t>(overlay_.mixture->router->config().top_k);
+    router.z = arena.take<float>(t * entries);
+    router.p = arena.take<float>(t * entries);
+    router.picked = arena.take<int32_t>(t * k);
+    router.selected = arena.take<uint8_t>(t * static_cast<size_t>(experts_));
+    router.gates = arena.take<float>(t * static_cast<size_t>(experts_));
+  };
+  if (routes(RouterKind::attention)) take_router(state.attention_router);
+  if (routes(RouterKind::ffn)) take_router(state.ffn_router);
+  return state;
+}
+
+LayerScratch DecoderLayer::take_scratch(Arena &arena, bool backward) const {
+  LayerScratch s;
+  const size_t t = static_cast<size_t>(tokens_);
+  const int64_t widest = std::max({config_.query_width(), config_.kv_width(), config_.hidden, config_.intermediate});
+  s.normed = activations(arena, config_.hidden);
+  s.hidden = activations(arena, config_.intermediate);
+  s.wide = arena.take<float>(t * static_cast<size_t>(widest));
+  int64_t projection = 0;
+  const auto measure = [&](const Adapter &adapter) {
+    for (int m = 0; m < kModules; m++) {
+      const ModuleShape shape = module_shape(config_, static_cast<Module>(m));
+      LowRankTerm term;
+      term.factors.rank = adapter.largest_rank();
+      term.dropout = static_cast<float>(adapter.config().dropout);
+      projection = std::max(projection, Backend::projection_scratch(tokens_, shape.in, shape.out, std::span(&term, 1)));
+    }
+  };
+  if (overlay_.adapter) measure(*overlay_.adapter);
+  if (overlay_.mixture) {
+    for (const auto &expert : overlay_.mixture->experts) measure(*expert);
+  }
+  s.projection = arena.take<float>(static_cast<size_t>(projection));
+  if (!backward) return s;
+  s.wide2 = arena.take<float>(t * static_cast<size_t>(std::max(config_.query_width(), config_.intermediate)));
+  s.wide3 = arena.take<float>(t * static_cast<size_t>(config_.kv_width()));
+  s.du = arena.take<float>(t * static_cast<size_t>(config_.hidden));
+  s.dy = activations(arena, config_.hidden);
+  s.da = activations(arena, config_.intermediate);
+  s.db = activations(arena, config_.intermediate);
+  s.dq = activations(arena, config_.query_width());
+  s.dk = activations(arena, config_.kv_width());
+  s.dv = activations(arena, config_.kv_width());
+  s.gate_gradient = arena.take<float>(t * static_cast<size_t>(experts_));
+  s.dz = arena.take<float>(t * static_cast<size_t>(experts_ + 1));
+  return s;
+}
+
+RouterShape DecoderLayer::router_shape() const {
+  const RouterConfig &router = overlay_.mixture->router->config();
+  RouterShape shape;
+  shape.tokens = tokens_;
+  shape.hidden = config_.hidden;
+  shape.experts = experts_;
+  shape.top_k = router.top_k;
+  shape.temperature = router.temperature;
+  shape.form = router.form;
+  shape.force_expert = request_.force_expert && router.top_k == 1;
+  return shape;
+}
+
+AttentionShape DecoderLayer::attention_shape(int64_t layer) const {
+  return {config_.heads, config_.kv_heads, config_.head_dimension, config_.layer[static_cast<size_t>(layer)].window, config_.attention_scale};
+}
+
+// The low-rank terms of this layer's projections; u stays where take_state put it.
+void DecoderLayer::set_terms(int64_t layer, LayerState &state) const {
+  const bool train_experts = request_.train == Trainable::experts || request_.train == Trainable::joint;
+  for (int m = 0; m < kModules; m++) {
+    const Module module = static_cast<Module>(m);
+    for (size_t i = 0; i < state.terms[m].size(); i++) {
+      LowRankTerm &term = state.terms[m][i];
+      Adapter &adapter = overlay_.adapter ? *overlay_.adapter : *overlay_.mixture->experts[i];
+      term.factors = adapter.factors(layer, module);
+      term.gradient = {};
+      if (overlay_.adapter ? request_.train == Trainable::adapter : train_experts) term.gradient = adapter.gradient_of(layer, module);
+      term.dropout = request_.training && term.gradient.a ? static_cast<float>(adapter.config().dropout) : 0.0f;
+      term.dropout_seed = request_.dropout_seed + i;
+      term.dropout_stream = dropout_stream(request_.dropout_step, layer, module);
+      if (overlay_.mixture) {
+        term.gate = state.attention_router.gates + i;
+        term.gate_stride = experts_;
+      }
+    }
+  }
+}
+
+std::vector<MixtureExpert> DecoderLayer::experts_of(int64_t layer) const {
+  const bool train = request_.train == Trainable::experts || request_.train == Trainable::joint;
+  std::vector<MixtureExpert> experts;
+  for (const auto &adapter : overlay_.mixture->experts) {
+    MixtureExpert expert;
+    expert.gate = adapter->factors(layer, Module::gate_proj);
+    expert.up = adapter->factors(layer, Module::up_proj);
+    expert.down = adapter->factors(layer, Module::down_proj);
+    if (train) {
+      expert.gate_gradient = adapter->gradient_of(layer, Module::gate_proj);
+      expert.up_gradient = adapter->gradient_of(layer, Module::up_proj);
+      expert.down_gradient = adapter->gradient_of(layer, Module::down_proj);
+    }
+    experts.push_back(expert);
+  }
+  return experts;
+}
+
+void DecoderLayer::project(int64_t layer, Module module, Rows x, float *y, Store store, LayerState &state, LayerScratch &scratch) {
+  const Matrix &w = model_.layer(layer).projection[static_cast<size_t>(module)];
+  ops_.projection(tokens_, x, w, nullptr, state.terms[static_cast<int>(module)], f32_rows(y, w.rows), store, scratch.projection);
+}
+
+// Queries, keys and values of the layer into state.q, state.k, state.v.
+void DecoderLayer::project_keys(int64_t layer, const float *x, LayerState &state, LayerScratch &scratch) {
+  const LayerWeights &w = model_.layer(layer);
+  const float epsilon = config_.norm_epsilon;
+  const float *table = rotary_tables[static_cast<size_t>(config_.layer[static_cast<size_t>(layer)].rope)];
+  set_terms(layer, state);
+  ops_.rms_norm(tokens_, config_.hidden, f32_rows(x, config_.hidden), w.attention_norm, epsilon, scratch.normed, Store::set);
+  if (routes(RouterKind::attention)) {
+    const Router &router = *overlay_.mixture->router;
+    ops_.router(router_shape(), scratch.normed, router.weight(layer, RouterKind::attention), router.bias(layer, RouterKind::attention),
+                state.attention_router);
+  }
+  const auto rotated = [&](Module module, int64_t heads, const float *norm, Rows raw, Rows out) {
+    const int64_t width = heads * config_.head_dimension;
+    project(layer, module, scratch.normed, scratch.wide, Store::set, state, scratch);
+    if (raw.data) ops_.copy(tokens_, width, f32_rows(scratch.wide, width), raw, Store::set);
+    ops_.rotary(tokens_, heads, config_.head_dimension, f32_rows(scratch.wide, width), norm, epsilon, table, out);
+  };
+  rotated(Module::q_proj, config_.heads, w.q_norm, state.raw_q, state.q);
+  rotated(Module::k_proj, config_.kv_heads, w.k_norm, state.raw_k, state.k);
+  project(layer, Module::v_proj, scratch.normed, scratch.wide, Store::set, state, scratch);
+  ops_.copy(tokens_, config_.kv_width(), f32_rows(scratch.wide, config_.kv_width()), state.v, Store::set);
+}
+
+// middle = x + [norm](W_o attention)
+void DecoderLayer::attend(int64_t layer, const float *x, LayerState &state, LayerScratch &scratch) {
+  const int64_t d = config_.hidden;
+  const LayerWeights &w = model_.layer(layer);
+  ops_.attention(attention_shape(layer), sequences, state.q, state.attended, state.log_sum_exp);
+  const Rows middle = f32_rows(state.middle, d);
+  ops_.copy(tokens_, d, f32_rows(x, d), middle, Store::set);
+  if (!config_.sandwich_norms) {
+    project(layer, Module::o_proj, state.attended, state.middle, Store::add, state, scratch);
+    return;
+  }
+  project(layer, Module::o_proj, state.attended, scratch.wide, Store::set, state, scratch);
+  if (state.attention_out.data) ops_.copy(tokens_, d, f32_rows(scratch.wide, d), state.attention_out, Store::set);
+  ops_.rms_norm(tokens_, d, f32_rows(scratch.wide, d), w.post_attention_norm, config_.norm_epsilon, middle, Store::add);
+}
+
+// y = middle + [norm](FFN(norm(middle)))
+void DecoderLayer::feed_forward(int64_t layer, float *y, LayerState &state, LayerScratch &scratch) {
+  const int64_t d = config_.hidden, f = config_.intermediate;
+  const LayerWeights &w = model_.layer(layer);
+  ops_.rms_norm(tokens_, d, f32_rows(state.middle, d), w.ffn_norm, config_.norm_epsilon, scratch.normed, Store::set);
+  if (routes(RouterKind::ffn)) {
+    const Router &router = *overlay_.mixture->router;
+    ops_.router(router_shape(), scratch.normed, router.weight(layer, RouterKind::ffn), router.bias(layer, RouterKind::ffn), state.ffn_router);
+  }
+  project(layer, Module::gate_proj, scratch.normed, scratch.wide, Store::set, state, scratch);
+  ops_.copy(tokens_, f, f32_rows(scratch.wide, f), state.gate, Store::set);
+  project(layer, Module::up_proj, scratch.normed, scratch.wide, Store::set, state, scratch);
+  ops_.copy(tokens_, f, f32_rows(scratch.wide, f), state.up, Store::set);
+
+  float *sum = config_.sandwich_norms ? scratch.wide : y;
+  ops_.copy(tokens_, d, f32_rows(state.middle, d), f32_rows(y, d), Store::set);
+  if (routes(RouterKind::ffn)) {
+    if (config_.sandwich_norms) ops_.fill(tokens_ * d, 0.0f, sum);
+    const std::vector<MixtureExpert> experts = experts_of(layer);
+    const FfnMixtureShape shape{tokens_, d, f, experts_, config_.activation, state.ffn_router.selected, state.ffn_router.gates};
+    ops_.ffn_mixture(shape, experts, scratch.normed, state.gate, state.up, scratch.hidden, f32_rows(sum, d));
+    project(layer, Module::down_proj, scratch.hidden, sum, Store::add, state, scratch);
+  } else {
+    ops_.gated_activation(tokens_, f, config_.activation, state.gate, state.up, scratch.hidden);
+    project(layer, Module::down_proj, scratch.hidden, sum, config_.sandwich_norms ? Store::set : Store::add, state, scratch);
+  }
+  if (!config_.sandwich_norms) return;
+  if (state.ffn_out.data) ops_.copy(tokens_, d, f32_rows(sum, d), state.ffn_out, Store::set);
+  ops_.rms_norm(tokens_, d, f32_rows(sum, d), w.post_ffn_norm, config_.norm_epsilon, f32_rows(y, d), Store::add);
+}
+
+}  // namespace moe

@@ -1,0 +1,214 @@
+#include "model/inference_pass.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "model/decoder_layer.h"
+
+namespace moe {
+namespace {
+
+constexpr int64_t kPieceTokens = 512;   // of one segment in one round
+constexpr int64_t kRoundTokens = 1024;  // of all segments in one round
+
+// The part of a segment that one round appends.
+struct Piece {
+  Segment *segment = nullptr;
+  int64_t first = 0, tokens = 0;  // within the segment
+  int64_t row = 0;                // first row in the round
+};
+
+// One round: all pieces go through the decoder together.
+class Round {
+ public:
+  Round(const BaseModel &model, const Overlay &overlay, std::span<Piece> pieces, InferenceScratch &scratch)
+      : model_(model), config_(model.config()), overlay_(overlay), ops_(model.backend()), pieces_(pieces),
+        tokens_(pieces.back().row + pieces.back().tokens), layer_(model, overlay_, request_, tokens_) {
+    collect_rows();
+    Arena measuring;
+    take_memory(measuring);
+    take_memory(scratch.arena(measuring.peak()));
+    for (const Piece &piece : pieces_) piece.segment->cache->reserve(piece.segment->cache->size() + piece.tokens);
+  }
+
+  void run(const Cancel *cancel) {
+    embed();
+    float *x = stream_[0], *y = stream_[1];
+    for (int64_t i = 0; i < config_.layers; i++) {
+      check_cancel(cancel);
+      point_attention(i);
+      layer_.forward(i, x, y, state_, scratch_, [&] { store_keys(i); });
+      add_routing();
+      std::swap(x, y);
+    }
+    for (const Piece &piece : pieces_) piece.segment->cache->advance(piece.tokens);
+    head(x);
+  }
+
+ private:
+  void collect_rows() {
+    for (const Piece &piece : pieces_) {
+      const Segment &segment = *piece.segment;
+      for (int64_t t = 0; t < piece.tokens; t++) {
+        ids_.push_back(segment.tokens[static_cast<size_t>(piece.first + t)]);
+        positions_.push_back(static_cast<int32_t>(segment.cache->size() + t));
+        const int32_t label = segment.labels.empty() ? kNoLabel : segment.labels[static_cast<size_t>(piece.first + t)];
+        if (segment.nll) segment.nll[piece.first + t] = 0;
+        if (label == kNoLabel) continue;
+        label_rows_.push_back(static_cast<int32_t>(piece.row + t));
+        labels_.push_back(label);
+        label_targets_.push_back(segment.nll + piece.first + t);
+      }
+      const bool last = piece.first + piece.tokens == static_cast<int64_t>(segment.tokens.size());
+      if (segment.logits && last) {
+        logit_rows_.push_back(static_cast<int32_t>(piece.row + piece.tokens - 1));
+        logit_targets_.push_back(segment.logits);
+      }
+    }
+  }
+
+  void take_memory(Arena &arena) {
+    const size_t stream = static_cast<size_t>(tokens_ * config_.hidden);
+    tables_.clear();
+    for (size_t i = 0; i < config_.ropes.size(); i++) tables_.push_back(arena.take<float>(static_cast<size_t>(tokens_ * config_.head_dimension)));
+    for (float *&buffer : stream_) buffer = arena.take<float>(stream);
+    state_ = layer_.take_state(arena, false);
+    scratch_ = layer_.take_scratch(arena, false);
+    const size_t rows = std::max(labels_.size(), logit_rows_.size());
+    head_input_ = arena.take<float>(rows * static_cast<size_t>(config_.hidden));
+    const DType type = model_.activation_type();
+    final_rows_ = {arena.take_bytes(static_cast<size_t>(row_bytes(type, static_cast<int64_t>(rows) * config_.hidden))), type, config_.hidden};
+    nll_ = arena.take<float>(labels_.size());
+    if (logit_rows_.size() > 1) logits_ = arena.take<float>(logit_rows_.size() * static_cast<size_t>(config_.vocabulary));
+  }
+
+  void embed() {
+    for (size_t i = 0; i < config_.ropes.size(); i++) {
+      ops_.rotary_table(tokens_, config_.head_dimension, positions_.data(), config_.ropes[i].inverse_frequency.data(), config_.ropes[i].factor,
+                        tables_[i]);
+    }
+    layer_.rotary_tables.assign(tables_.begin(), tables_.end());
+    ops_.embedding(tokens_, ids_.data(), model_.embedding(), config_.embedding_scale, f32_rows(stream_[0], config_.hidden));
+    for (const Piece &piece : pieces_) {
+      if (!piece.segment->routing) continue;
+      const size_t entries = overlay_.mixture ? overlay_.mixture->experts.size() + 1 : 1;
+      std::fill_n(piece.segment->routing + static_cast<size_t>(piece.first) * entries, static_cast<size_t>(piece.tokens) * entries, 0.0f);
+    }
+  }
+
+  void point_attention(int64_t layer) {
+    layer_.sequences.clear();
+    for (const Piece &piece : pieces_) {
+      const KvCache &cache = *piece.segment->cache;
+      layer_.sequences.push_back({piece.row, piece.tokens, cache.keys(layer), cache.values(layer), cache.size() + piece.tokens});
+    }
+  }
+
+  void store_keys(int64_t layer) {
+    const int64_t width = config_.kv_width();
+    const auto at = [](Rows rows, int64_t row) {
+      return Rows{static_cast<char *>(rows.data) + row_bytes(rows.dtype, row * rows.stride), rows.dtype, rows.stride};
+    };
+    for (const Piece &piece : pieces_) {
+      const KvCache &cache = *piece.segment->cache;
+      ops_.copy(piece.tokens, width, at(state_.k, piece.row), at(cache.keys(layer), cache.size()), Store::set);
+      ops_.copy(piece.tokens, width, at(state_.v, piece.row), at(cache.values(layer), cache.size()), Store::set);
+    }
+  }
+
+  // Mean over the FFN routers of the weight of each entry.
+  void add_routing() {
+    if (!layer_.routes(RouterKind::ffn)) return;
+    const size_t experts = overlay_.mixture->experts.size(), entries = experts + 1;
+    const float share = 1.0f / static_cast<float>(config_.layers);
+    for (const Piece &piece : pieces_) {
+      if (!piece.segment->routing) continue;
+      for (int64_t t = 0; t < piece.tokens; t++) {
+        float *out = piece.segment->routing + static_cast<size_t>(piece.first + t) * entries;
+        const float *gates = state_.ffn_router.gates + static_cast<size_t>(piece.row + t) * experts;
+        float base = 1;
+        for (size_t i = 0; i < experts; i++) {
+          out[i + 1] += share * gates[i];
+          base -= gates[i];
+        }
+        out[0] += share * base;
+      }
+    }
+  }
+
+  Rows normed(const float *x, const std::vector<int32_t> &rows) {
+    const int64_t d = config_.hidden, n = static_cast<int64_t>(rows.size());
+    ops_.gather(n, d, f32_rows(x, d), rows.data(), f32_rows(head_input_, d));
+    ops_.rms_norm(n, d, f32_rows(head_input_, d), model_.final_norm(), config_.norm_epsilon, final_rows_, Store::set);
+    return final_rows_;
+  }
+
+  void head(const float *x) {
+    if (!labels_.empty()) {
+      const Rows rows = normed(x, label_rows_);
+      ops_.cross_entropy(static_cast<int64_t>(labels_.size()), rows, model_.head(), labels_.data(), nll_, 0.0f, {});
+      for (size_t i = 0; i < labels_.size(); i++) *label_targets_[i] = nll_[i];
+    }
+    if (logit_rows_.empty()) return;
+    const Rows rows = normed(x, logit_rows_);
+    const int64_t v = config_.vocabulary, n = static_cast<int64_t>(logit_rows_.size());
+    float *out = n == 1 ? logit_targets_[0] : logits_;
+    ops_.matmul(n, rows, model_.head(), f32_rows(out, v), Store::set);
+    for (int64_t i = 0; n > 1 && i < n; i++) std::copy_n(logits_ + i * v, v, logit_targets_[static_cast<size_t>(i)]);
+  }
+
+  const BaseModel &model_;
+  const DecoderConfig &config_;
+  Overlay overlay_;
+  PassRequest request_;  // forward only
+  Backend &ops_;
+  std::span<Piece> pieces_;
+  int64_t tokens_;
+  DecoderLayer layer_;
+  std::vector<int32_t> ids_, positions_, label_rows_, labels_, logit_rows_;
+  std::vector<float *> label_targets_, logit_targets_, tables_;
+  float *stream_[2] = {nullptr, nullptr}, *head_input_ = nullptr, *nll_ = nullptr, *logits_ = nullptr;
+  Rows final_rows_;
+  LayerState state_;
+  LayerScratch scratch_;
+};
+
+void check_segments(const BaseModel &model, std::span<Segment> segments) {
+  for (const Segment &segment : segments) {
+    for (int32_t id : segment.tokens) {
+      if (id < 0 || id >= model.config().vocabulary) {
+        fail(Code::invalid, "token ", id, ": the vocabulary has ", model.config().vocabulary, " entries");
+      }
+    }
+    if (!segment.labels.empty() && (segment.labels.size() != segment.tokens.size() || !segment.nll)) {
+      fail(Code::invalid, "labels: expected ", segment.tokens.size(), " and a place for the results, found ", segment.labels.size());
+    }
+    for (int32_t label : segment.labels) {
+      if (label != kNoLabel && (label < 0 || label >= model.config().vocabulary)) fail(Code::invalid, "label ", label, " is not in the vocabulary");
+    }
+  }
+}
+
+}  // namespace
+
+void inference_pass(const BaseModel &model, const Overlay &overlay, std::span<Segment> segments, InferenceScratch &scratch, const Cancel *cancel) {
+  check_segments(model, segments);
+  const std::lock_guard<std::mutex> one_pass(model.pass_mutex());
+  std::vector<int64_t> done(segments.size(), 0);
+  for (;;) {
+    std::vector<Piece> pieces;
+    int64_t rows = 0;
+    for (size_t i = 0; i < segments.size() && rows < kRoundTokens; i++) {
+      const int64_t left = static_cast<int64_t>(segments[i].tokens.size()) - done[i];
+      const int64_t tokens = std::min({left, kPieceTokens, kRoundTokens - rows});
+      if (tokens == 0) continue;
+      pieces.push_back({&segments[i], done[i], tokens, rows});
+      rows += tokens;
+      done[i] += tokens;
+    }
+    if (pieces.empty()) return;
+    Round(model, overlay, pieces, scratch).run(cancel);
+  }
+}
+
+}  // namespace moe

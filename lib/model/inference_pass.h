@@ -1,0 +1,64 @@
+// Cached inference: appends tokens to key/value caches and gives logits of the last token of each segment or the NLL of given
+// labels. Segments of one call are independent sequences and are computed together.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/cancel.h"
+#include "model/mixture.h"
+
+namespace moe {
+
+// Keys (after the rotation) and values of one sequence, every layer, in the model's activation type.
+class KvCache {
+ public:
+  KvCache(const BaseModel &model, int64_t capacity);  // positions; grows by doubling when more are appended
+  int64_t size() const { return size_; }
+  void truncate(int64_t size);                        // forgets the positions from `size` on
+  void reserve(int64_t capacity);
+  void copy_from(const KvCache &other, int64_t positions);  // the first `positions` of another cache of the same model
+  Rows keys(int64_t layer) const;                     // [capacity, G * h]
+  Rows values(int64_t layer) const;
+  uint64_t bytes() const;
+  void advance(int64_t tokens) { size_ += tokens; }   // called by the pass when all layers have been written
+
+ private:
+  int64_t layers_, width_, capacity_ = 0, size_ = 0;
+  DType type_;
+  Buffer data_;
+};
+
+struct Segment {
+  std::span<const int32_t> tokens;      // appended after cache->size() positions
+  KvCache *cache = nullptr;
+  float *logits = nullptr;              // [V] of the last token, or nullptr
+  std::span<const int32_t> labels;      // [tokens] what each must predict, -100 = none; or empty
+  float *nll = nullptr;                 // [tokens], written where labels are given (0 where -100)
+  float *routing = nullptr;             // [tokens, E + 1] mean over the layers of the weight of each entry (base = 1 - sum of gates), or nullptr
+};
+
+// Scratch memory of inference, kept from call to call and only growing; one per session or evaluation, one thread at a time.
+class InferenceScratch {
+ public:
+  Arena &arena(size_t bytes) {  // empty, with room for `bytes`
+    if (!arena_ || arena_->capacity() < bytes) {
+      arena_.reset();
+      arena_ = std::make_unique<Arena>(bytes);
+    }
+    arena_->release(0);
+    return *arena_;
+  }
+  uint64_t bytes() const { return arena_ ? arena_->capacity() : 0; }
+
+ private:
+  std::unique_ptr<Arena> arena_;
+};
+
+// Long segments are cut into pieces of at most 512 tokens inside. Token ids are checked against the vocabulary.
+void inference_pass(const BaseModel &model, const Overlay &overlay, std::span<Segment> segments, InferenceScratch &scratch,
+                    const Cancel *cancel = nullptr);
+
+}  // namespace moe

@@ -1,0 +1,189 @@
+#include "model/weight_loader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "tensor/dequantize.h"
+
+namespace moe {
+namespace {
+
+constexpr uint64_t kPieceBytes = uint64_t{4} << 20;  // of one read
+constexpr size_t kHashedBytes = 64 << 10;            // of each end of a tensor, for the fingerprint
+constexpr size_t kAlignment = 64;
+
+size_t aligned(uint64_t bytes) { return checked_add(bytes, kAlignment - 1, "weights") / kAlignment * kAlignment; }
+
+bool is_weight_type(DType type) { return type != DType::i32 && type != DType::i64 && type != DType::u8; }
+
+}  // namespace
+
+void WeightLoader::load(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved_query_key,
+                        const Cancel *cancel) {
+  WeightLoader(model, file, names, interleaved_query_key).run(cancel);
+}
+
+void WeightLoader::run(const Cancel *cancel) {
+  std::vector<Planned> ends;
+  ends.push_back(plan_matrix(names_.embedding(), canonical_.embedding(), config_.vocabulary, config_.hidden, model_.embedding_));
+  if (!config_.tied_embeddings) {
+    ends.push_back(plan_matrix(names_.head(), canonical_.head(), config_.vocabulary, config_.hidden, model_.head_));
+  } else {
+    used_.insert(names_.head());  // some files store the tied head again
+  }
+  read_matrices(std::move(ends));
+  if (config_.tied_embeddings) model_.head_ = model_.embedding_;
+  model_.final_norm_ = read_norm(names_.final_norm(), canonical_.final_norm(), config_.hidden);
+
+  model_.layers_.resize(static_cast<size_t>(config_.layers));
+  for (int64_t i = 0; i < config_.layers; i++) {
+    check_cancel(cancel);
+    read_layer(i);
+    log(model_.log_, LogLevel::debug, text(file_.path(), ": layer ", i + 1, " of ", config_.layers, " read"));
+  }
+  model_.weights_fingerprint_ = fingerprint();
+  log_unused();
+}
+
+void WeightLoader::read_layer(int64_t layer) {
+  LayerWeights &w = model_.layers_[static_cast<size_t>(layer)];
+  std::vector<Planned> planned;
+  for (int i = 0; i < kModules; i++) {
+    const Module module = static_cast<Module>(i);
+    const ModuleShape shape = module_shape(config_, module);
+    planned.push_back(plan_matrix(names_.projection(layer, module), canonical_.projection(layer, module), shape.out, shape.in,
+                                  w.projection[static_cast<size_t>(i)]));
+    if (!interleaved_) continue;
+    if (module == Module::q_proj) planned.back().interleaved_heads = config_.heads;
+    if (module == Module::k_proj) planned.back().interleaved_heads = config_.kv_heads;
+  }
+  read_matrices(std::move(planned));
+  const auto norm = [&](Norm role, int64_t length) { return read_norm(names_.norm(layer, role), canonical_.norm(layer, role), length); };
+  w.attention_norm = norm(Norm::attention, config_.hidden);
+  w.ffn_norm = norm(Norm::ffn, config_.hidden);
+  if (config_.sandwich_norms) {
+    w.post_attention_norm = norm(Norm::post_attention, config_.hidden);
+    w.post_ffn_norm = norm(Norm::post_ffn, config_.hidden);
+  }
+  if (config_.query_key_norm) {
+    w.q_norm = norm(Norm::q, config_.head_dimension);
+    w.k_norm = norm(Norm::k, config_.head_dimension);
+  }
+}
+
+// The tensor `name`, present, of this shape and of a type that weights can have.
+const TensorInfo &WeightLoader::require(const std::string &name, const std::vector<int64_t> &shape) {
+  const TensorInfo *tensor = file_.find(name);
+  if (!tensor) fail(Code::format, file_.path(), ": tensor '", name, "' is missing; expected shape ", shape_text(shape));
+  const std::string place = text(file_.file_path(*tensor), ": tensor '", name, "'");
+  if (tensor->shape != shape) fail(Code::format, place, ": expected shape ", shape_text(shape), ", found ", shape_text(tensor->shape));
+  if (!tensor->unsupported.empty()) fail(Code::unsupported, place, " has type ", tensor->unsupported, ", which is not supported");
+  if (!is_weight_type(tensor->dtype)) {
+    fail(Code::format, place, ": expected a floating-point or quantized type, found ", dtype_info(tensor->dtype).name);
+  }
+  // A bias beside a weight that is used would be left out of the sums: better no model than a wrong one.
+  const std::string bias = name.substr(0, name.size() - std::strlen("weight")) + "bias";
+  if (file_.find(bias)) fail(Code::unsupported, file_.path(), ": tensor '", bias, "': biases are not supported yet");
+  used_.insert(name);
+  model_.parameters_ += tensor->elements();
+  return *tensor;
+}
+
+WeightLoader::Planned WeightLoader::plan_matrix(const std::string &name, std::string canonical_name, int64_t rows, int64_t columns,
+                                                Matrix &matrix) {
+  const TensorInfo &tensor = require(name, {rows, columns});
+  const DTypeInfo &type = dtype_info(tensor.dtype);
+  if (columns % type.block_values != 0) {
+    fail(Code::format, file_.file_path(tensor), ": tensor '", name, "': expected a multiple of ", type.block_values, " columns for ", type.name,
+         ", found ", columns);
+  }
+  matrix = {tensor.dtype, rows, columns, nullptr};
+  return {&tensor, std::move(canonical_name), &matrix, 0};
+}
+
+// One block of memory for all; the reads are spread over the threads.
+void WeightLoader::read_matrices(std::vector<Planned> planned) {
+  uint64_t bytes = 0;
+  for (const Planned &p : planned) bytes = checked_add(bytes, aligned(p.tensor->bytes), file_.path());
+  Buffer &block = model_.storage_.emplace_back(bytes);
+  std::vector<Piece> pieces;
+  std::byte *at = block.data();
+  for (const Planned &p : planned) {
+    p.matrix->data = at;
+    cut(p, at, pieces);
+    at += aligned(p.tensor->bytes);
+    model_.weight_bytes_ += p.tensor->bytes;
+  }
+  model_.pool_->run(static_cast<int64_t>(pieces.size()), [&](int64_t i, int) { read_piece(pieces[static_cast<size_t>(i)]); });
+  for (const Planned &p : planned) {
+    add_to_fingerprint(p.canonical_name, *p.tensor, static_cast<const std::byte *>(p.matrix->data), p.tensor->bytes);
+  }
+}
+
+void WeightLoader::cut(const Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const {
+  const uint64_t bytes = planned.tensor->bytes;
+  const uint64_t heads = static_cast<uint64_t>(planned.interleaved_heads), step = heads ? bytes / heads : kPieceBytes;
+  const int64_t rows = heads ? planned.matrix->rows / planned.interleaved_heads : 0;
+  for (uint64_t offset = 0; offset < bytes; offset += step) {
+    pieces.push_back({planned.tensor, offset, std::min(step, bytes - offset), destination + offset, rows});
+  }
+}
+
+void WeightLoader::read_piece(const Piece &piece) const {
+  if (piece.rows == 0) {
+    file_.read_range(*piece.tensor, piece.offset, piece.destination, piece.bytes);
+    return;
+  }
+  // Stored rows of a head: (0, h/2), (1, h/2 + 1), ...: rows 2 j and 2 j + 1 belong to j and j + h/2.
+  std::vector<std::byte> stored(piece.bytes);
+  file_.read_range(*piece.tensor, piece.offset, stored.data(), piece.bytes);
+  const int64_t half = piece.rows / 2;
+  const size_t row_bytes = piece.bytes / static_cast<size_t>(piece.rows);
+  for (int64_t row = 0; row < piece.rows; row++) {
+    const int64_t source = row < half ? 2 * row : 2 * (row - half) + 1;
+    std::memcpy(piece.destination + static_cast<size_t>(row) * row_bytes, stored.data() + static_cast<size_t>(source) * row_bytes, row_bytes);
+  }
+}
+
+const float *WeightLoader::read_norm(const std::string &name, std::string canonical_name, int64_t length) {
+  const TensorInfo &tensor = require(name, {length});
+  std::vector<std::byte> stored(tensor.bytes);
+  file_.read(tensor, stored.data());
+  add_to_fingerprint(std::move(canonical_name), tensor, stored.data(), stored.size());
+  Buffer &block = model_.storage_.emplace_back(static_cast<size_t>(length) * sizeof(float));
+  float *values = reinterpret_cast<float *>(block.data());
+  dequantize(tensor.dtype, stored.data(), length, values);
+  if (config_.norm_plus_one) std::for_each(values, values + length, [](float &w) { w += 1; });
+  model_.weight_bytes_ += block.size();
+  return values;
+}
+
+void WeightLoader::add_to_fingerprint(std::string canonical_name, const TensorInfo &tensor, const std::byte *data, size_t bytes) {
+  const size_t part = std::min(bytes, kHashedBytes);
+  const std::string digest = Sha256().update(data, part).update(data + (bytes - part), part).hex();
+  std::string line = text(canonical_name, " ", dtype_info(tensor.dtype).name, " ", shape_text(tensor.shape), " ", digest, "\n");
+  fingerprint_lines_.emplace(std::move(canonical_name), std::move(line));
+}
+
+// sha256 over "<name> <type> <shape> <sha256 of both ends>\n" of the tensors of the decoder, by name.
+std::string WeightLoader::fingerprint() const {
+  Sha256 hash;
+  for (const auto &[name, line] : fingerprint_lines_) hash.update(line.data(), line.size());
+  return hash.hex();
+}
+
+void WeightLoader::log_unused() const {
+  size_t count = 0;
+  const TensorInfo *first = nullptr;
+  for (const TensorInfo &tensor : file_.tensors()) {
+    if (used_.contains(tensor.name) || tensor.name == "rope_freqs.weight") continue;
+    if (count++ == 0) first = &tensor;
+    log(model_.log_, LogLevel::debug, text(file_.path(), ": tensor '", tensor.name, "' is not used"));
+  }
+  if (count > 0) log(model_.log_, LogLevel::info, text(file_.path(), ": ", count, " tensors are not used, the first is '", first->name, "'"));
+}
+
+}  // namespace moe

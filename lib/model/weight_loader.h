@@ -1,0 +1,62 @@
+// Reads the weights of a base model: finds each tensor, checks its shape against the config, and reads it into memory that
+// the model owns. Matrices keep their stored type; norms become f32. What a file stores differently is undone here: the +1 of
+// Gemma's norms (Hugging Face) and the row order of q and k in GGUF files of the Llama family.
+#pragma once
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "formats/gguf.h"
+#include "model/base_model.h"
+#include "model/weight_names.h"
+
+namespace moe {
+
+class WeightLoader {
+ public:
+  // `model.config_` and `model.pool_` are set already.
+  static void load(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved_query_key, const Cancel *cancel);
+
+ private:
+  // A piece of a tensor that one task reads. rows > 0: one head, whose rows are interleaved in the file.
+  struct Piece {
+    const TensorInfo *tensor = nullptr;
+    uint64_t offset = 0, bytes = 0;
+    std::byte *destination = nullptr;
+    int64_t rows = 0;
+  };
+  struct Planned {
+    const TensorInfo *tensor = nullptr;
+    std::string canonical_name;
+    Matrix *matrix = nullptr;
+    int64_t interleaved_heads = 0;
+  };
+
+  WeightLoader(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved)
+      : model_(model), config_(model.config_), file_(file), names_(names),
+        canonical_(WeightNames::canonical(config_.sandwich_norms)), interleaved_(interleaved) {}
+  void run(const Cancel *cancel);
+  const TensorInfo &require(const std::string &name, const std::vector<int64_t> &shape);
+  Planned plan_matrix(const std::string &name, std::string canonical_name, int64_t rows, int64_t columns, Matrix &matrix);
+  void read_matrices(std::vector<Planned> planned);
+  void cut(const Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const;
+  void read_piece(const Piece &piece) const;
+  const float *read_norm(const std::string &name, std::string canonical_name, int64_t length);
+  void read_layer(int64_t layer);
+  void add_to_fingerprint(std::string canonical_name, const TensorInfo &tensor, const std::byte *data, size_t bytes);
+  std::string fingerprint() const;
+  void log_unused() const;
+
+  BaseModel &model_;
+  const DecoderConfig &config_;
+  const TensorSource &file_;
+  const WeightNames &names_;
+  WeightNames canonical_;
+  bool interleaved_;
+  std::set<std::string> used_;
+  std::map<std::string, std::string> fingerprint_lines_;  // by canonical name
+};
+
+}  // namespace moe

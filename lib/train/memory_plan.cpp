@@ -1,0 +1,73 @@
+#include "train/memory_plan.h"
+
+#include "base/error.h"
+
+namespace moe {
+namespace {
+
+// What the kernels of the backend hold besides: expanded panels and tiles of each thread, slices of the head's gradient.
+uint64_t kernel_scratch(const BaseModel &model, int64_t supervised) {
+  constexpr uint64_t per_thread = 3 << 20, slices = 8;
+  return per_thread * static_cast<uint64_t>(model.pool().threads()) +
+         slices * static_cast<uint64_t>(supervised) * static_cast<uint64_t>(model.config().hidden + 2) * sizeof(float);
+}
+
+uint64_t trained_parameters(const Overlay &overlay, Trainable train) {
+  uint64_t count = 0;
+  if (train == Trainable::adapter) count += overlay.adapter->parameters().size();
+  if (train == Trainable::router || train == Trainable::joint) count += overlay.mixture->router->parameters().size();
+  if (train == Trainable::experts || train == Trainable::joint) {
+    for (const auto &expert : overlay.mixture->experts) count += expert->parameters().size();
+  }
+  return count;
+}
+
+uint64_t all_parameters(const Overlay &overlay) {
+  uint64_t count = overlay.adapter ? overlay.adapter->parameters().size() : 0;
+  if (!overlay.mixture) return count;
+  for (const auto &expert : overlay.mixture->experts) count += expert->parameters().size();
+  return count + (overlay.mixture->router ? overlay.mixture->router->parameters().size() : 0);
+}
+
+}  // namespace
+
+uint64_t MemoryPlan::total() const {
+  uint64_t sum = 0;
+  for (const auto &[purpose, count] : bytes) sum += count;
+  return sum;
+}
+
+Json MemoryPlan::to_json() const {
+  Json purposes = Json::object();
+  for (const auto &[purpose, count] : bytes) purposes.set(purpose, count);
+  Json json = Json::object();
+  json.set("bytes", std::move(purposes)).set("total_bytes", total()).set("checkpoint_activations", checkpoint_activations);
+  json.set("micro_batch_tokens", micro_batch_tokens);
+  return json;
+}
+
+MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainable train, int64_t tokens, int64_t supervised,
+                         uint64_t memory_limit) {
+  const uint64_t trained = trained_parameters(overlay, train) * sizeof(float);
+  MemoryPlan plan;
+  plan.micro_batch_tokens = tokens;
+  plan.micro_batch_supervised = supervised;
+  uint64_t plain = 0;
+  for (bool checkpoint : {false, true}) {
+    PassRequest request;
+    request.train = train;
+    request.checkpoint_activations = plan.checkpoint_activations = checkpoint;
+    plan.bytes = {{"weights", model.weight_bytes()},
+                  {"adapters and routers", all_parameters(overlay) * sizeof(float)},
+                  {"gradients", trained},
+                  {"optimizer", 2 * trained},
+                  {"activations", training_pass_bytes(model, overlay, request, tokens, supervised)},
+                  {"kernel scratch", kernel_scratch(model, supervised)}};
+    if (memory_limit == 0 || plan.total() <= memory_limit) return plan;
+    if (!checkpoint) plain = plan.total();
+  }
+  fail(Code::no_memory, "memory_limit: ", memory_limit, " bytes are allowed, but a micro-batch of ", tokens, " tokens needs ", plan.total(),
+       " with activation checkpointing (", plain, " without); use a smaller batch_size or max_length");
+}
+
+}  // namespace moe

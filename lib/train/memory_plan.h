@@ -1,0 +1,25 @@
+// What a run will allocate, by purpose, before it allocates it. The same code that takes the memory measures it.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "model/training_pass.h"
+
+namespace moe {
+
+struct MemoryPlan {
+  std::vector<std::pair<std::string, uint64_t>> bytes;  // "weights", "adapter", "gradients", "optimizer", "activations", "kernel scratch"
+  bool checkpoint_activations = false;                   // chosen when the activations would not fit otherwise
+  int64_t micro_batch_tokens = 0, micro_batch_supervised = 0;
+  uint64_t total() const;
+  Json to_json() const;
+};
+
+// Plans micro-batches of at most `tokens` tokens. With a limit that the plain plan exceeds, activations are checkpointed; when even
+// that does not fit: Code::no_memory with both figures.
+MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainable train, int64_t tokens, int64_t supervised, uint64_t memory_limit);
+
+}  // namespace moe

@@ -1,0 +1,5 @@
+#include "fuzz/readers.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  return moe::fuzz::run(data, size, "adapter_config.json", moe::fuzz::read_lora_config);
+}

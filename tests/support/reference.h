@@ -1,0 +1,141 @@
+// Small helpers of the op tests: deterministic random data, activations of both types with their exact values as
+// doubles, the error measure, and the CPU backends of this machine.
+//
+//   for (const auto &backend : all_cpu_backends(2)) { ... backend->name() ... }
+//   RowsData x = random_rows(7, 33, DType::bf16, 1);   // x.rows() for the op, x.at(t, j) for the reference
+//   EXPECT_LT(nmse(expected, y.values()), tolerance(DType::bf16));
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "cpu/backend.h"
+#include "cpu/kernels.h"
+#include "tensor/backend.h"
+#include "tensor/dequantize.h"
+#include "tensor/matrix.h"
+
+namespace moe::test {
+
+// ---- random data: splitmix64 of (seed, index), independent of the library's own generator ----
+inline uint64_t random_bits(uint64_t seed, uint64_t index) {
+  uint64_t x = seed * 0x9E3779B97F4A7C15u + (index + 1) * 0xD1B54A32D192ED03u;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+// uniform in [0, 1)
+inline double random_uniform(uint64_t seed, uint64_t index) { return static_cast<double>(random_bits(seed, index) >> 11) * 0x1p-53; }
+// standard normal (Box-Muller)
+inline double random_normal(uint64_t seed, uint64_t index) {
+  const double u = 1 - random_uniform(seed, 2 * index), v = random_uniform(seed, 2 * index + 1);
+  return std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586 * v);
+}
+inline std::vector<float> random_floats(int64_t count, uint64_t seed, double deviation = 1) {
+  std::vector<float> values(static_cast<size_t>(count));
+  for (size_t i = 0; i < values.size(); i++) values[i] = static_cast<float>(deviation * random_normal(seed, i));
+  return values;
+}
+inline std::vector<uint16_t> to_bf16(const std::vector<float> &values) {
+  std::vector<uint16_t> out(values.size());
+  for (size_t i = 0; i < out.size(); i++) out[i] = float_to_bf16(values[i]);
+  return out;
+}
+inline std::vector<double> to_double(const std::vector<float> &values) { return {values.begin(), values.end()}; }
+
+// ---- activations that own their memory ----
+// [T, n] with a stride that may exceed n; the gap holds NaN, so reading it shows, and `gap_untouched` sees writing.
+class RowsData {
+ public:
+  RowsData(int64_t tokens, int64_t n, DType dtype, int64_t gap = 0) : tokens_(tokens), n_(n), stride_(n + gap), dtype_(dtype) {
+    const size_t count = static_cast<size_t>(tokens * stride_);
+    if (dtype == DType::f32) f32_.assign(count, std::nanf(""));
+    else bf16_.assign(count, 0x7fc0);
+  }
+  int64_t tokens() const { return tokens_; }
+  int64_t n() const { return n_; }
+  DType dtype() const { return dtype_; }
+  Rows rows() { return {dtype_ == DType::f32 ? static_cast<void *>(f32_.data()) : bf16_.data(), dtype_, stride_}; }
+  double at(int64_t t, int64_t j) const {
+    const size_t i = static_cast<size_t>(t * stride_ + j);
+    return dtype_ == DType::f32 ? f32_[i] : bf16_to_float(bf16_[i]);
+  }
+  void set(int64_t t, int64_t j, float value) {
+    const size_t i = static_cast<size_t>(t * stride_ + j);
+    if (dtype_ == DType::f32) f32_[i] = value;
+    else bf16_[i] = float_to_bf16(value);
+  }
+  std::vector<float> values() const {  // [T * n] without the gaps
+    std::vector<float> out;
+    for (int64_t t = 0; t < tokens_; t++)
+      for (int64_t j = 0; j < n_; j++) out.push_back(static_cast<float>(at(t, j)));
+    return out;
+  }
+  bool gap_untouched() const {
+    for (int64_t t = 0; t < tokens_; t++)
+      for (int64_t j = n_; j < stride_; j++)
+        if (!std::isnan(at(t, j))) return false;
+    return true;
+  }
+  bool same_bits(const RowsData &other) const {
+    return f32_.size() == other.f32_.size() && bf16_ == other.bf16_ &&
+           (f32_.empty() || std::memcmp(f32_.data(), other.f32_.data(), f32_.size() * sizeof(float)) == 0);
+  }
+
+ private:
+  int64_t tokens_, n_, stride_;
+  DType dtype_;
+  std::vector<float> f32_;
+  std::vector<uint16_t> bf16_;
+};
+inline RowsData random_rows(int64_t tokens, int64_t n, DType dtype, uint64_t seed, double deviation = 1, int64_t gap = 0) {
+  RowsData rows(tokens, n, dtype, gap);
+  for (int64_t t = 0; t < tokens; t++)
+    for (int64_t j = 0; j < n; j++) rows.set(t, j, static_cast<float>(deviation * random_normal(seed, static_cast<uint64_t>(t * n + j))));
+  return rows;
+}
+
+// ---- errors ----
+// Normalised mean squared error: sum (got - expected)^2 / sum expected^2. NaN or infinity in `got` gives infinity.
+inline double nmse(const double *expected, const float *got, int64_t count) {
+  double error = 0, power = 0;
+  for (int64_t i = 0; i < count; i++) {
+    const double difference = static_cast<double>(got[i]) - expected[i];
+    if (!std::isfinite(difference)) return INFINITY;
+    error += difference * difference;
+    power += expected[i] * expected[i];
+  }
+  return power > 0 ? error / power : (error > 0 ? INFINITY : 0);
+}
+inline double nmse(const std::vector<double> &expected, const std::vector<float> &got) {
+  return expected.size() == got.size() ? nmse(expected.data(), got.data(), static_cast<int64_t>(got.size())) : INFINITY;
+}
+// The promised NMSE of an op whose output has this type.
+inline double tolerance(DType dtype) { return dtype == DType::bf16 ? 1e-5 : 1e-11; }
+inline bool same_bits(const std::vector<float> &a, const std::vector<float> &b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+// ---- devices ----
+// The kernel tables of every level that this build and machine have.
+inline std::vector<const cpu::Kernels *> all_kernels() {
+  std::vector<const cpu::Kernels *> found;
+  for (const char *level : {"scalar", "avx2", "avx512", "avx512_bf16"})
+    if (const cpu::Kernels *kernels = cpu::kernels_of(level)) found.push_back(kernels);
+  return found;
+}
+inline std::unique_ptr<Backend> cpu_backend(const cpu::Kernels &kernels, int threads) {
+  return cpu::make_backend(std::make_shared<ThreadPool>(threads), kernels);
+}
+// One backend per level.
+inline std::vector<std::unique_ptr<Backend>> all_cpu_backends(int threads) {
+  std::vector<std::unique_ptr<Backend>> backends;
+  for (const cpu::Kernels *kernels : all_kernels()) backends.push_back(cpu_backend(*kernels, threads));
+  return backends;
+}
+
+}  // namespace moe::test
