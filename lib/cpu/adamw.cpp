@@ -32,7 +32,8 @@ void CpuBackend::adamw(int64_t n, float *p, const float *g, float *m, float *v, 
   const float step_size = static_cast<float>(rate / correction1), inverse_sqrt = static_cast<float>(1 / std::sqrt(correction2));
   pool_->run((n + kUpdateTile - 1) / kUpdateTile, [&](int64_t task, int) {
     const int64_t first = task * kUpdateTile, count = std::min(kUpdateTile, n - first);
-    k_.adamw(count, p + first, g + first, m + first, v + first, options.gradient_scale, options.beta1, options.beta2, decay, step_size, inverse_sqrt, options.epsilon);
+    k_.adamw(count, p + first, g + first, m + first, v + first, options.gradient_scale, options.beta1, options.beta2, decay,
+             step_size, inverse_sqrt, options.epsilon);
   });
 }
 

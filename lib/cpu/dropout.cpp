@@ -1,6 +1,7 @@
 // Inverted dropout (Srivastava et al. 2014): y = x mask / (1 - p). The mask is a pure function of (seed, stream, t, column):
-// element (t, j) of rows of n takes word (j / 16) % 4 of Philox block t * 16 ceil(n / 64) + (j / 64) * 16 + j % 16 (base/random.h)
-// and is dropped where that word is below round(2^32 p). Lanes of a register are then neighbouring blocks and neighbouring elements.
+// element (t, j) of rows of n takes word (j / 16) % 4 of Philox block t * 16 ceil(n / 64) + (j / 64) * 16 + j % 16
+// (base/random.h) and is dropped where that word is below round(2^32 p). Lanes of a register are then neighbouring blocks and
+// neighbouring elements.
 #include <cmath>
 
 #include "base/error.h"

@@ -7,7 +7,8 @@ namespace moe::cpu {
 
 void CpuBackend::embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) {
   for (int64_t t = 0; t < tokens; t++) {
-    if (ids[t] < 0 || ids[t] >= w.rows) fail(Code::invalid, "embedding: token ", t, ": expected an id below ", w.rows, ", found ", ids[t]);
+    if (ids[t] < 0 || ids[t] >= w.rows)
+      fail(Code::invalid, "embedding: token ", t, ": expected an id below ", w.rows, ", found ", ids[t]);
   }
   const int64_t d = w.columns, bytes = row_bytes(w.dtype, d);
   reserve_scratch(static_cast<size_t>(d) * sizeof(float));

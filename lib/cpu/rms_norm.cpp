@@ -21,7 +21,8 @@ void rms_norm_row(const Kernels &k, int64_t n, const float *x, const float *weig
   k.multiply(n, y, weight, y);
 }
 
-void rms_norm_row_backward(const Kernels &k, int64_t n, const float *x, const float *weight, float epsilon, const float *dy, float *dx) {
+void rms_norm_row_backward(const Kernels &k, int64_t n, const float *x, const float *weight, float epsilon, const float *dy,
+                           float *dx) {
   const float r = inverse_rms(k, n, x, epsilon);
   k.multiply(n, weight, dy, dx);
   const float c = r * r * k.dot(n, x, dx) / static_cast<float>(n);
@@ -39,7 +40,8 @@ void CpuBackend::rms_norm(int64_t tokens, int64_t n, Rows x, const float *weight
   });
 }
 
-void CpuBackend::rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx, Store store) {
+void CpuBackend::rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx,
+                                   Store store) {
   require_f32_sum("rms_norm_backward", dx, store);
   reserve_scratch(static_cast<size_t>(3 * n) * sizeof(float));
   for_each_row(*pool_, tokens, n, [&](int64_t t, int thread) {

@@ -41,8 +41,8 @@ void CpuBackend::rotary(int64_t tokens, int64_t heads, int64_t head_dimension, R
   });
 }
 
-void CpuBackend::rotary_backward(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight, float epsilon,
-                                 const float *table, Rows dout, Rows din) {
+void CpuBackend::rotary_backward(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight,
+                                 float epsilon, const float *table, Rows dout, Rows din) {
   const int64_t h = head_dimension, n = heads * h;
   reserve_scratch(static_cast<size_t>(2 * n + h) * sizeof(float));
   for_each_row(*pool_, tokens, n, [&](int64_t t, int thread) {

@@ -58,6 +58,20 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "metrics": ["loss"]
 }
 )json"},
+      {"cybermetric", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "cybermetric",
+  "description": "CyberMetric: rows under 'questions', answers keyed by letter, solution names the letter.",
+  "kind": "multiple_choice",
+  "fields": {"question": "question", "options": "answers", "answer": "solution"},
+  "answer": ["letter"],
+  "prompt": "Question: {question}\n{options}\nAnswer:",
+  "option": "{letter}. {option}",
+  "completion": " {choice}",
+  "metrics": ["multiple_choice"]
+}
+)json"},
       {"gsm8k", R"json({
   "format": "libmoe.schema",
   "format_version": 1,

@@ -52,8 +52,7 @@ bool read_choices(const Schema &schema, const RowView &row, Example &example, st
   for (size_t i = 0; i < options.size(); ++i) {
     const std::string letter = option_letter(i);
     listing += (i ? "\n" : "") + fill(schema.option, {{"letter", letter}, {"option", options[i].text}});
-    example.choices.push_back(
-        {options[i].text, fill(schema.completion, {{"letter", letter}, {"choice", options[i].text}})});
+    example.choices.push_back({options[i].text, fill(schema.completion, {{"letter", letter}, {"choice", options[i].text}})});
   }
   example.completion = example.choices[static_cast<size_t>(example.gold)].continuation;
   example.reference = options[static_cast<size_t>(example.gold)].text;
@@ -174,8 +173,10 @@ void append_examples(const Schema &schema, const Json &row, int64_t row_number, 
   for (const Json *entry : entries) {
     Example example;
     example.row = row_number;
-    if (read_example(schema, RowView(schema, row, entry), example, reason)) examples.push_back(std::move(example));
-    else skipped.add(reason, row_number);
+    if (read_example(schema, RowView(schema, row, entry), example, reason))
+      examples.push_back(std::move(example));
+    else
+      skipped.add(reason, row_number);
   }
 }
 
@@ -184,13 +185,14 @@ Rendered render(const Example &example, const ChatRenderer *chat) {
   if (example.kind != SchemaKind::messages) {
     result.text = example.prompt + example.completion;
     result.supervised.push_back({example.prompt.size(), result.text.size()});
+    result.literal.push_back({0, result.text.size()});
     return result;
   }
   if (!chat) fail(Code::unsupported, "data of kind messages needs a model with a chat template, and this model has none");
   RenderedChat rendered = chat->render(example.messages, false);
   result.text = std::move(rendered.text);
   result.supervised = std::move(rendered.supervised);
-  result.content = std::move(rendered.content);
+  result.literal = std::move(rendered.content);
   result.is_chat = true;
   return result;
 }

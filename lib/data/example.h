@@ -59,8 +59,8 @@ void append_examples(const Schema &schema, const Json &row, int64_t row_number, 
 struct Rendered {
   std::string text;
   std::vector<ByteSpan> supervised;
-  std::vector<ByteSpan> content;  // messages only: bytes in which control-token text is plain text
-  bool is_chat = false;           // control tokens outside `content` are control tokens; no end token is added
+  std::vector<ByteSpan> literal;  // where control-token text is plain text: all of it, in chats the contents of the messages
+  bool is_chat = false;           // no end token is added: the template has its own
 };
 
 // Code::unsupported for messages when `chat` is null.

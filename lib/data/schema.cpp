@@ -13,12 +13,13 @@ constexpr std::array kKinds{std::pair{"text", SchemaKind::text}, std::pair{"comp
                             std::pair{"multiple_choice", SchemaKind::multiple_choice},
                             std::pair{"messages", SchemaKind::messages}};
 constexpr std::array kAnswerForms{std::pair{"index_from_0", AnswerForm::index_from_0},
-                                  std::pair{"index_from_1", AnswerForm::index_from_1},
-                                  std::pair{"letter", AnswerForm::letter}, std::pair{"text", AnswerForm::text}};
+                                  std::pair{"index_from_1", AnswerForm::index_from_1}, std::pair{"letter", AnswerForm::letter},
+                                  std::pair{"text", AnswerForm::text}};
 constexpr std::array kMetrics{"multiple_choice", "exact_match", "perplexity", "loss"};
-constexpr std::array kKeys{"format", "format_version", "name", "group", "description", "kind", "fields", "answer", "each",
-                           "strip_labels", "split_options", "prompt", "option", "completion", "reference_after",
-                           "metrics", "detect"};
+constexpr std::array kKeys{"format",        "format_version", "name",   "group",      "description",
+                           "kind",          "fields",         "answer", "each",       "strip_labels",
+                           "split_options", "prompt",         "option", "completion", "reference_after",
+                           "metrics",       "detect"};
 
 template <class Table>
 auto one_of(const Table &table, const std::string &word, std::string_view source, std::string_view key) {
@@ -33,10 +34,10 @@ auto one_of(const Table &table, const std::string &word, std::string_view source
 // A string or a list of strings, none of them empty.
 std::vector<std::string> strings(const Json &value, std::string_view source, std::string_view key) {
   std::vector<std::string> result;
-  if (value.is_string()) result.push_back(value.string());
+  if (value.is_string())
+    result.push_back(value.string());
   else if (value.is_array())
-    for (const Json &item : value.items())
-      result.push_back(item.is_string() ? item.string() : std::string());
+    for (const Json &item : value.items()) result.push_back(item.is_string() ? item.string() : std::string());
   const bool bad = result.empty() || std::any_of(result.begin(), result.end(), [](const auto &text) { return text.empty(); });
   if (bad) fail(Code::format, source, ": key '", key, "' must be a text or a list of texts, none empty");
   return result;
@@ -45,8 +46,10 @@ std::vector<std::string> strings(const Json &value, std::string_view source, std
 void read_fields(Schema &schema, const Json &fields, std::string_view source) {
   for (const auto &[role, names] : fields.members()) {
     const bool separate = role == "options" && names.is_array();
-    if (separate) schema.option_fields = strings(names, source, role);
-    else schema.fields.push_back({role, strings(names, source, role)});
+    if (separate)
+      schema.option_fields = strings(names, source, role);
+    else
+      schema.fields.push_back({role, strings(names, source, role)});
   }
 }
 

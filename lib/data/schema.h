@@ -33,17 +33,17 @@ struct Schema {
   std::string name, description;
   std::string group;  // schemas of one group read the same fields and differ in how the answer counts
   SchemaKind kind = SchemaKind::completion;
-  std::vector<Field> fields;                // all roles but "options" of separate fields
-  std::vector<std::string> option_fields;   // options in separate fields (opa, opb, ...)
-  std::vector<AnswerForm> answer;           // multiple choice: forms tried in this order
-  std::string each;                         // field with a list of entries: one example per entry
-  bool strip_labels = false;                // options carry their letter ("A. Half life"): take it off
-  bool split_options = false;               // options are one string: "a ) 38 , b ) 27 , ..."
-  std::vector<Template> prompt;             // the first whose roles are all present is used
-  Template option;                          // one line of {options}: {letter}, {option}
-  Template completion;                      // multiple choice: {choice}, {letter}; otherwise roles
-  std::string reference_after;              // the reference answer is what follows this mark in the completion
-  std::vector<std::string> metrics;         // multiple_choice, exact_match, perplexity, loss
+  std::vector<Field> fields;                  // all roles but "options" of separate fields
+  std::vector<std::string> option_fields;     // options in separate fields (opa, opb, ...)
+  std::vector<AnswerForm> answer;             // multiple choice: forms tried in this order
+  std::string each;                           // field with a list of entries: one example per entry
+  bool strip_labels = false;                  // options carry their letter ("A. Half life"): take it off
+  bool split_options = false;                 // options are one string: "a ) 38 , b ) 27 , ..."
+  std::vector<Template> prompt;               // the first whose roles are all present is used
+  Template option;                            // one line of {options}: {letter}, {option}
+  Template completion;                        // multiple choice: {choice}, {letter}; otherwise roles
+  std::string reference_after;                // the reference answer is what follows this mark in the completion
+  std::vector<std::string> metrics;           // multiple_choice, exact_match, perplexity, loss
   std::string detect_field, detect_contains;  // a further field for recognising rows, and text it must contain
 
   const Field *find(std::string_view role) const;

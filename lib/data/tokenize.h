@@ -22,7 +22,8 @@ class ExampleTokenizer {
   ExampleTokenizer(const Tokenizer &tokenizer, const ChatRenderer *chat, int64_t max_length);
 
   // Appends the sequences of an example: one, or for kind text as many windows of max_length as it fills. False with the reason
-  // when it gives none: "longer than max_length N", "no supervised token", or what the chat template refused.
+  // when it gives none: "longer than max_length N", "no supervised token", or what the chat template refused. The end token
+  // follows a completion and a text; a chat ends as its template ends it.
   bool tokenize(const Example &example, std::vector<TokenizedExample> &result, std::string &reason) const;
 
  private:
@@ -41,13 +42,5 @@ struct Continuation {
   int64_t first_scored = 0;
 };
 Continuation tokenize_continuation(const Tokenizer &tokenizer, std::string_view prompt, std::string_view continuation);
-
-// Ids of a rendered chat: control tokens are recognised outside the content spans only. Where no content holds the text of a
-// control token this is one pass over the whole text.
-std::vector<int32_t> encode_chat(const Tokenizer &tokenizer, std::string_view text, const std::vector<ByteSpan> &content);
-
-// 1 for every token whose bytes overlap one of the spans (sorted, in bytes of `text`); ids are of that text, without BOS.
-std::vector<uint8_t> supervision_mask(const Tokenizer &tokenizer, std::string_view text, const std::vector<int32_t> &ids,
-                                      const std::vector<ByteSpan> &supervised, const std::vector<ByteSpan> *content = nullptr);
 
 }  // namespace moe

@@ -65,12 +65,12 @@ bool product_is_zero(std::span<const float> a, std::span<const float> b, size_t 
 
 void check_base(const PeftAdapter &file, const BaseModel &model, const std::string &folder, bool strict_base) {
   if (!file.architecture_fingerprint.empty() && file.architecture_fingerprint != model.architecture_fingerprint()) {
-    fail(Code::format, folder, ": belongs to a base model of another architecture: expected fingerprint ", model.architecture_fingerprint(), " (",
-         model.path(), "), found ", file.architecture_fingerprint);
+    fail(Code::format, folder, ": belongs to a base model of another architecture: expected fingerprint ",
+         model.architecture_fingerprint(), " (", model.path(), "), found ", file.architecture_fingerprint);
   }
   if (file.weights_fingerprint.empty() || file.weights_fingerprint == model.weights_fingerprint()) return;
-  const std::string message = text(folder, ": was made on other weights of this architecture: expected fingerprint ", model.weights_fingerprint(),
-                                   " (", model.path(), "), found ", file.weights_fingerprint);
+  const std::string message = text(folder, ": was made on other weights of this architecture: expected fingerprint ",
+                                   model.weights_fingerprint(), " (", model.path(), "), found ", file.weights_fingerprint);
   if (strict_base) fail(Code::format, message);
   log(model.log(), LogLevel::warning, message);
 }
@@ -116,7 +116,8 @@ std::shared_ptr<Adapter> Adapter::create(const BaseModel &model, const LoraConfi
     if (slot.rank == 0) return;
     const Random random(seed, kFirstStream | static_cast<uint64_t>(layer * kModules + static_cast<int>(module)));
     const double bound = 1 / std::sqrt(static_cast<double>(slot.in));
-    for (size_t i = slot.a; i < slot.b; i++) adapter->parameters_[i] = static_cast<float>((2 * random.uniform(i - slot.a) - 1) * bound);
+    for (size_t i = slot.a; i < slot.b; i++)
+      adapter->parameters_[i] = static_cast<float>((2 * random.uniform(i - slot.a) - 1) * bound);
   });
   return adapter;
 }
@@ -135,10 +136,12 @@ std::shared_ptr<Adapter> Adapter::load(const BaseModel &model, const std::string
     if (slot.rank == 0) return;
     const std::string path = adapter->path_of(layer, module);
     const LoraModule *found = file.find(path);
-    if (!found) fail(Code::format, folder, ": '", path, "' is a target of ", file.config.source, " but has no factors in the file");
+    if (!found)
+      fail(Code::format, folder, ": '", path, "' is a target of ", file.config.source, " but has no factors in the file");
     if (found->in != slot.in || found->out != slot.out || found->rank != slot.rank) {
-      fail(Code::format, folder, ": '", path, "': expected lora_A [", slot.rank, ", ", slot.in, "] and lora_B [", slot.out, ", ", slot.rank,
-           "] as the base model ", model.path(), " needs, found [", found->rank, ", ", found->in, "] and [", found->out, ", ", found->rank, "]");
+      fail(Code::format, folder, ": '", path, "': expected lora_A [", slot.rank, ", ", slot.in, "] and lora_B [", slot.out, ", ",
+           slot.rank, "] as the base model ", model.path(), " needs, found [", found->rank, ", ", found->in, "] and [",
+           found->out, ", ", found->rank, "]");
     }
     std::copy(found->a.begin(), found->a.end(), adapter->parameters_.begin() + static_cast<std::ptrdiff_t>(slot.a));
     std::copy(found->b.begin(), found->b.end(), adapter->parameters_.begin() + static_cast<std::ptrdiff_t>(slot.b));
@@ -155,7 +158,8 @@ std::shared_ptr<Adapter> Adapter::load(const BaseModel &model, const std::string
   for (const std::string &key : file.config.unknown_keys) {
     log(model.log(), LogLevel::info, text(file.config.source, ": key '", key, "' is not known and ignored"));
   }
-  if (adapter->delta_is_zero()) log(model.log(), LogLevel::warning, text(folder, ": the adapter changes nothing: its delta is zero"));
+  if (adapter->delta_is_zero())
+    log(model.log(), LogLevel::warning, text(folder, ": the adapter changes nothing: its delta is zero"));
   return adapter;
 }
 
@@ -169,7 +173,8 @@ void Adapter::save(const BaseModel &model, const std::string &folder) const {
     if (slot.rank == 0) return;
     const auto at = [&](size_t offset) { return parameters_.begin() + static_cast<std::ptrdiff_t>(offset); };
     const size_t end = slot.b + static_cast<size_t>(slot.out * slot.rank);
-    file.modules.push_back({path_of(layer, module), slot.rank, slot.in, slot.out, slot.scale, {at(slot.a), at(slot.b)}, {at(slot.b), at(end)}});
+    file.modules.push_back(
+        {path_of(layer, module), slot.rank, slot.in, slot.out, slot.scale, {at(slot.a), at(slot.b)}, {at(slot.b), at(end)}});
   });
   write_peft_adapter(folder, file);
 }

@@ -85,12 +85,14 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
   }
 
   if (model->tokenizer_ && model->tokenizer_->size() > model->config_.vocabulary) {
-    moe::log(options.log, LogLevel::warning, text(path, ": the tokenizer has ", model->tokenizer_->size(), " tokens, the embedding ",
-                                                  model->config_.vocabulary, ": the ids above it cannot be used"));
+    moe::log(options.log, LogLevel::warning,
+             text(path, ": the tokenizer has ", model->tokenizer_->size(), " tokens, the embedding ", model->config_.vocabulary,
+                  ": the ids above it cannot be used"));
   }
-  moe::log(options.log, LogLevel::info, text(path, ": ", model->config_.family, ", ", model->config_.layers, " layers, ", model->parameters_,
-                                             " parameters in ", model->weight_bytes_, " bytes, ", model->backend_->name(), ", compute ",
-                                             model->compute(), ", ", model->pool_->threads(), " threads"));
+  moe::log(options.log, LogLevel::info,
+           text(path, ": ", model->config_.family, ", ", model->config_.layers, " layers, ", model->parameters_,
+                " parameters in ", model->weight_bytes_, " bytes, ", model->backend_->name(), ", compute ", model->compute(),
+                ", ", model->pool_->threads(), " threads"));
   return model;
 }
 

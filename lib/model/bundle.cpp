@@ -23,9 +23,9 @@ std::string utc_now() {
   const year_month_day date(day);
   const hh_mm_ss time(now - day);
   char buffer[64];
-  std::snprintf(buffer, sizeof buffer, "%04d-%02u-%02uT%02d:%02d:%02dZ", static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
-                static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()), static_cast<int>(time.minutes().count()),
-                static_cast<int>(time.seconds().count()));
+  std::snprintf(buffer, sizeof buffer, "%04d-%02u-%02uT%02d:%02d:%02dZ", static_cast<int>(date.year()),
+                static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()),
+                static_cast<int>(time.minutes().count()), static_cast<int>(time.seconds().count()));
   return buffer;
 }
 
@@ -63,7 +63,8 @@ void check_build(const BundleBuild &build, const std::string &folder) {
 // Writes the files of a bundle into a temporary folder and keeps the records and the list of checks.
 class BundleWriter {
  public:
-  BundleWriter(const BaseModel &model, const BundleBuild &build, const std::string &folder) : model_(model), build_(build), out_(folder) {
+  BundleWriter(const BaseModel &model, const BundleBuild &build, const std::string &folder)
+      : model_(model), build_(build), out_(folder) {
     for (const auto &[domain, path] : build.adapters) config_.domains.push_back(domain);
     try {
       check_domain_names(config_.domains, "adapters");
@@ -127,8 +128,9 @@ class BundleWriter {
         config_.files[inner] = {copy_file(join_path(source, name), join_path(out_.path(), inner)), ""};
       }
       config_.adapter_paths.push_back(path);
-      check(text("adapter ", domain), text(source, ": ", adapter->parameters().size(), " parameters, largest rank ", adapter->largest_rank(),
-                                           adapter->delta_is_zero() ? ", changes nothing: its delta is zero" : ""));
+      check(text("adapter ", domain),
+            text(source, ": ", adapter->parameters().size(), " parameters, largest rank ", adapter->largest_rank(),
+                 adapter->delta_is_zero() ? ", changes nothing: its delta is zero" : ""));
     }
   }
 
@@ -140,8 +142,8 @@ class BundleWriter {
     config_.router.experts = static_cast<int64_t>(config_.domains.size());
     config_.router = router_shape_of(config_, model_);
     config_.router_file = kRouterWeights;
-    const std::shared_ptr<Router> router =
-        build_.router_file.empty() ? Router::create(config_.router, build_.seed) : Router::load(build_.router_file, config_.router);
+    const std::shared_ptr<Router> router = build_.router_file.empty() ? Router::create(config_.router, build_.seed)
+                                                                      : Router::load(build_.router_file, config_.router);
     const std::string content = router->encode();
     out_.write(kRouterWeights, content);
     config_.files[kRouterWeights] = {sha256_hex(content.data(), content.size()), ""};
@@ -169,7 +171,8 @@ class BundleWriter {
   }
 
   Json summary_config() const {
-    Json json = Json::object({{"base_model", config_.base_model}, {"gating_strategy", config_.gating}}), adapters = Json::object();
+    Json json = Json::object({{"base_model", config_.base_model}, {"gating_strategy", config_.gating}}),
+         adapters = Json::object();
     for (const auto &[domain, source] : build_.adapters) adapters.set(domain, source);
     json.set("adapters", std::move(adapters));
     if (config_.gating == "token") add_router_settings(json, config_.router);
@@ -230,7 +233,8 @@ void save_bundle_router(const std::string &folder, const Router &router, const J
   const auto write_config = [&] { write_file_atomic(join_path(folder, kMoeConfig), bundle_config_json(config).dump(2) + "\n"); };
   for (const auto &[name, content] : contents) {
     BundleConfig::FileRecord &record = config.files[name];
-    if (!record.next_sha256.empty() && sha256_file(join_path(folder, name)) == record.next_sha256) record.sha256 = record.next_sha256;
+    if (!record.next_sha256.empty() && sha256_file(join_path(folder, name)) == record.next_sha256)
+      record.sha256 = record.next_sha256;
     record.next_sha256 = sha256_hex(content.data(), content.size());
   }
   write_config();

@@ -76,7 +76,8 @@ BundleConfig read_current(const Json &json, const std::string &source) {
   read_domains(json, source, config);
   const Json &paths = member_of_kind(json, "adapter_paths", Json::Kind::object, "an object", source);
   for (const std::string &domain : config.domains) {
-    config.adapter_paths.push_back(inner_path(paths.string_at(domain, source + ": key 'adapter_paths'"), source, "adapter_paths"));
+    config.adapter_paths.push_back(
+        inner_path(paths.string_at(domain, source + ": key 'adapter_paths'"), source, "adapter_paths"));
   }
   config.gating = json.string_at("gating_strategy", source);
   if (config.gating != "token" && config.gating != "domain") {
@@ -96,7 +97,8 @@ std::vector<std::string> domains_from_mapping(const Json &mapping, const std::st
   for (const auto &[domain, index] : mapping.members()) {
     const int64_t count = static_cast<int64_t>(domains.size());
     if (!index.is_number() || index.integer() < 0 || index.integer() >= count || !seen.insert(index.integer()).second) {
-      fail(Code::format, source, ": key '", domain, "': expected an index of its own from 0 to ", count - 1, ", found ", index.dump());
+      fail(Code::format, source, ": key '", domain, "': expected an index of its own from 0 to ", count - 1, ", found ",
+           index.dump());
     }
     domains[static_cast<size_t>(index.integer())] = domain;
   }
@@ -120,7 +122,8 @@ BundleConfig read_older(const Json &json, const std::string &folder, const std::
   const std::string gating = json.string_or("gating_strategy", router.string_or("strategy", "", router_source), source);
   const std::string selection = json.string_or("expert_selection", "", source);
   if (gating != "top-1_hard" && gating != "domain" && selection != "top-1_hard") {
-    fail(Code::unsupported, source, ": key 'gating_strategy': expected top-1_hard in a folder without 'format', found '", gating, "'");
+    fail(Code::unsupported, source, ": key 'gating_strategy': expected top-1_hard in a folder without 'format', found '", gating,
+         "'");
   }
   config.gating = "domain";
   config.fallback_domain = router.string_or("fallback_domain", json.string_or("fallback_domain", "", source), router_source);
@@ -260,12 +263,14 @@ void check_bundle_file(const std::string &folder, const std::string &name, const
 
 void check_bundle_base(const std::string &folder, const BundleConfig &config, const BaseModel &model, bool strict_base) {
   if (!config.architecture_fingerprint.empty() && config.architecture_fingerprint != model.architecture_fingerprint()) {
-    fail(Code::format, folder, ": was built on a base model of another architecture (", config.base_model, "): expected fingerprint ",
-         config.architecture_fingerprint, ", found ", model.architecture_fingerprint(), " (", model.path(), ")");
+    fail(Code::format, folder, ": was built on a base model of another architecture (", config.base_model,
+         "): expected fingerprint ", config.architecture_fingerprint, ", found ", model.architecture_fingerprint(), " (",
+         model.path(), ")");
   }
   if (config.weights_fingerprint.empty() || config.weights_fingerprint == model.weights_fingerprint()) return;
-  const std::string message = text(folder, ": was built on other weights of this architecture (", config.base_model, "): expected fingerprint ",
-                                   config.weights_fingerprint, ", found ", model.weights_fingerprint(), " (", model.path(), ")");
+  const std::string message =
+      text(folder, ": was built on other weights of this architecture (", config.base_model, "): expected fingerprint ",
+           config.weights_fingerprint, ", found ", model.weights_fingerprint(), " (", model.path(), ")");
   if (strict_base) fail(Code::format, message);
   log(model.log(), LogLevel::warning, message);
 }

@@ -28,7 +28,8 @@ class Validation {
       good("router", [&] { check_router(); });
     }
     if (!config_.files.empty()) {
-      good(kDomainMapping, [&] { check_mapping(read_json(join_path(folder_, kDomainMapping)), join_path(folder_, kDomainMapping)); });
+      good(kDomainMapping,
+           [&] { check_mapping(read_json(join_path(folder_, kDomainMapping)), join_path(folder_, kDomainMapping)); });
       good(kRouterConfig, [&] {
         const std::string source = join_path(folder_, kRouterConfig);
         const Json json = read_json(source);
@@ -83,7 +84,8 @@ class Validation {
 
   void check_router() {
     Router::load(join_path(folder_, config_.router_file), router_shape_of(config_, model_));
-    if (!config_.files.contains(config_.router_file)) fail(Code::format, config_.router_file, ": is not listed under 'files' of ", kMoeConfig);
+    if (!config_.files.contains(config_.router_file))
+      fail(Code::format, config_.router_file, ": is not listed under 'files' of ", kMoeConfig);
     check_routers(config_, mixture_);
   }
 
@@ -91,7 +93,8 @@ class Validation {
     for (size_t i = 0; i < config_.domains.size(); i++) {
       const int64_t index = json.integer_at(config_.domains[i], source);
       if (index != static_cast<int64_t>(i + 1)) {
-        fail(Code::format, source, ": key '", config_.domains[i], "': expected ", i + 1, " as in ", kMoeConfig, ", found ", index);
+        fail(Code::format, source, ": key '", config_.domains[i], "': expected ", i + 1, " as in ", kMoeConfig, ", found ",
+             index);
       }
     }
   }
@@ -106,7 +109,8 @@ class Validation {
 
 }  // namespace
 
-bool validate_bundle(const BaseModel &model, const std::string &folder, const std::function<void(bool good, const std::string &line)> &finding) {
+bool validate_bundle(const BaseModel &model, const std::string &folder,
+                     const std::function<void(bool good, const std::string &line)> &finding) {
   return Validation(model, folder, finding).run();
 }
 

@@ -24,7 +24,8 @@ class ConfigReader {
     refuse_unsupported();
     read_sizes(gemma, qwen);
     config_.norm_epsilon = static_cast<float>(json_.number_or("rms_norm_eps", 1e-6, source_));
-    config_.tied_embeddings = json_.bool_or("tie_word_embeddings", outer_.bool_or("tie_word_embeddings", gemma, source_), source_);
+    config_.tied_embeddings =
+        json_.bool_or("tie_word_embeddings", outer_.bool_or("tie_word_embeddings", gemma, source_), source_);
     config_.query_key_norm = gemma || qwen;
     config_.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config_.head_dimension)));
     read_activation(gemma);
@@ -74,9 +75,11 @@ class ConfigReader {
     config_.max_positions = size("max_position_embeddings", gemma ? 131072 : qwen ? 32768 : 2048, kMaxPositions);
     const int64_t head_default = gemma ? 256 : qwen ? 128 : config_.hidden / config_.heads;
     if (!gemma && !qwen && !is_set("head_dim") && config_.hidden % config_.heads != 0) {
-      fail(Code::format, source_, ": key 'hidden_size': expected a multiple of the ", config_.heads, " heads, found ", config_.hidden);
+      fail(Code::format, source_, ": key 'hidden_size': expected a multiple of the ", config_.heads, " heads, found ",
+           config_.hidden);
     }
-    config_.head_dimension = checked_size(source_, "head_dim", json_.integer_or("head_dim", head_default, source_), kMaxHeadDimension);
+    config_.head_dimension =
+        checked_size(source_, "head_dim", json_.integer_or("head_dim", head_default, source_), kMaxHeadDimension);
   }
 
   void read_activation(bool gemma) {
@@ -99,8 +102,10 @@ class ConfigReader {
     config_.layer.resize(static_cast<size_t>(config_.layers));
     if (!gemma && !qwen) return;  // Llama's class ignores both keys
     const bool windowed = gemma || json_.bool_or("use_sliding_window", false, source_);
-    const int64_t window = windowed && (gemma || is_set("sliding_window")) ? size("sliding_window", gemma ? 4096 : 0, kMaxPositions) : 0;
-    const int64_t pattern = size(is_set("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern", 6, kMaxLayers);
+    const int64_t window =
+        windowed && (gemma || is_set("sliding_window")) ? size("sliding_window", gemma ? 4096 : 0, kMaxPositions) : 0;
+    const int64_t pattern =
+        size(is_set("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern", 6, kMaxLayers);
     const int64_t first = json_.integer_or("max_window_layers", 28, source_);
     const Json *types = is_set("layer_types") ? json_.find("layer_types") : nullptr;
     if (types && (!types->is_array() || static_cast<int64_t>(types->size()) != config_.layers)) {
@@ -112,7 +117,8 @@ class ConfigReader {
         const Json &type = types->items()[static_cast<size_t>(i)];
         slides = type.is_string() && type.string() == "sliding_attention";
         if (!slides && !(type.is_string() && type.string() == "full_attention")) {
-          fail(Code::unsupported, source_, ": key 'layer_types': expected full_attention or sliding_attention, found ", type.dump());
+          fail(Code::unsupported, source_, ": key 'layer_types': expected full_attention or sliding_attention, found ",
+               type.dump());
         }
       }
       DecoderConfig::Layer &layer = config_.layer[static_cast<size_t>(i)];
@@ -138,7 +144,8 @@ class ConfigReader {
 
   double theta(const char *key, double otherwise) const {
     const double value = json_.number_or(key, otherwise, source_);
-    if (!(value > 0) || !std::isfinite(value)) fail(Code::format, source_, ": key '", key, "': expected more than 0, found ", value);
+    if (!(value > 0) || !std::isfinite(value))
+      fail(Code::format, source_, ": key '", key, "': expected more than 0, found ", value);
     return value;
   }
 
@@ -155,13 +162,15 @@ int64_t checked_size(std::string_view source, std::string_view key, int64_t valu
 }
 
 void check_config(const DecoderConfig &config, const std::string &source) {
-  if (config.head_dimension % 2 != 0) fail(Code::format, source, ": the head dimension must be even, found ", config.head_dimension);
+  if (config.head_dimension % 2 != 0)
+    fail(Code::format, source, ": the head dimension must be even, found ", config.head_dimension);
   if (config.heads % config.kv_heads != 0) {
-    fail(Code::format, source, ": expected a number of attention heads that is a multiple of the ", config.kv_heads, " key heads, found ",
-         config.heads);
+    fail(Code::format, source, ": expected a number of attention heads that is a multiple of the ", config.kv_heads,
+         " key heads, found ", config.heads);
   }
   if (config.query_width() > kMaxHidden) {
-    fail(Code::format, source, ": ", config.heads, " heads of ", config.head_dimension, ": at most ", kMaxHidden, " in all are possible");
+    fail(Code::format, source, ": ", config.heads, " heads of ", config.head_dimension, ": at most ", kMaxHidden,
+         " in all are possible");
   }
   if (!(config.norm_epsilon > 0) || !(config.norm_epsilon < 1)) {
     fail(Code::format, source, ": the epsilon of the norms: expected more than 0 and less than 1, found ", config.norm_epsilon);
@@ -177,8 +186,8 @@ void refuse_family(const std::string &source, std::string_view key, std::string_
 
 std::string DecoderConfig::fingerprint() const {
   const std::string canonical =
-      text("family=", family, "\nlayers=", layers, "\nhidden=", hidden, "\nintermediate=", intermediate, "\nheads=", heads, "\nkv_heads=",
-           kv_heads, "\nhead_dimension=", head_dimension, "\nvocabulary=", vocabulary, "\n");
+      text("family=", family, "\nlayers=", layers, "\nhidden=", hidden, "\nintermediate=", intermediate, "\nheads=", heads,
+           "\nkv_heads=", kv_heads, "\nhead_dimension=", head_dimension, "\nvocabulary=", vocabulary, "\n");
   return sha256_hex(canonical.data(), canonical.size());
 }
 

@@ -44,11 +44,14 @@ class GgufConfigReader {
       fail(Code::unsupported, file_.path(), ": key '", key("expert_count"), "': sparse experts are not supported yet");
     }
     for (const char *name : {"attn_logit_softcapping", "final_logit_softcapping"}) {
-      if (file_.number_or(key(name), 0) != 0) fail(Code::unsupported, file_.path(), ": key '", key(name), "' is not supported yet");
+      if (file_.number_or(key(name), 0) != 0)
+        fail(Code::unsupported, file_.path(), ": key '", key(name), "' is not supported yet");
     }
   }
 
-  int64_t size(const char *name, int64_t high) const { return checked_size(file_.path(), key(name), file_.integer_at(key(name)), high); }
+  int64_t size(const char *name, int64_t high) const {
+    return checked_size(file_.path(), key(name), file_.integer_at(key(name)), high);
+  }
 
   void read_sizes() {
     config_.layers = size("block_count", kMaxLayers);
@@ -64,19 +67,21 @@ class GgufConfigReader {
     for (const char *name : {"attention.value_length", "rope.dimension_count"}) {
       const int64_t length = file_.integer_or(key(name), config_.head_dimension);
       if (length != config_.head_dimension) {
-        fail(Code::unsupported, file_.path(), ": key '", key(name), "': expected the head dimension ", config_.head_dimension, ", found ", length);
+        fail(Code::unsupported, file_.path(), ": key '", key(name), "': expected the head dimension ", config_.head_dimension,
+             ", found ", length);
       }
     }
     // The vocabulary is the height of the embedding; a key that says otherwise is an error of the file.
     const TensorInfo &embedding = file_.at("token_embd.weight");
     if (embedding.shape.size() != 2) {
-      fail(Code::format, file_.path(), ": tensor '", embedding.name, "': expected a matrix, found shape ", shape_text(embedding.shape));
+      fail(Code::format, file_.path(), ": tensor '", embedding.name, "': expected a matrix, found shape ",
+           shape_text(embedding.shape));
     }
     config_.vocabulary = checked_size(file_.path(), "token_embd.weight", embedding.shape[0], kMaxVocabulary);
     const int64_t declared = file_.integer_or(key("vocab_size"), config_.vocabulary);
     if (declared != config_.vocabulary) {
-      fail(Code::format, file_.path(), ": key '", key("vocab_size"), "': expected ", config_.vocabulary, " as token_embd.weight has, found ",
-           declared);
+      fail(Code::format, file_.path(), ": key '", key("vocab_size"), "': expected ", config_.vocabulary,
+           " as token_embd.weight has, found ", declared);
     }
   }
 
@@ -87,7 +92,8 @@ class GgufConfigReader {
     config_.sandwich_norms = true;
     config_.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(config_.hidden)));
     if (config_.layers == kLayersOf27B) {
-      config_.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config_.hidden) / static_cast<double>(config_.heads)));
+      config_.attention_scale =
+          static_cast<float>(1 / std::sqrt(static_cast<double>(config_.hidden) / static_cast<double>(config_.heads)));
     }
     const std::string pattern_key = key("attention.sliding_window_pattern");
     const int64_t window = size("attention.sliding_window", kMaxPositions);
@@ -104,9 +110,11 @@ class GgufConfigReader {
     const std::string kind(file_.string_or(key("rope.scaling.type"), "none"));
     const double factor = file_.number_or(key("rope.scaling.factor"), file_.number_or(key("rope.scale_linear"), 1));
     if (kind != "none" && kind != "linear") {
-      fail(Code::unsupported, file_.path(), ": key '", key("rope.scaling.type"), "': '", kind, "' is not supported yet; supported: none, linear");
+      fail(Code::unsupported, file_.path(), ": key '", key("rope.scaling.type"), "': '", kind,
+           "' is not supported yet; supported: none, linear");
     }
-    if (!(factor > 0)) fail(Code::format, file_.path(), ": key '", key("rope.scaling.factor"), "': expected more than 0, found ", factor);
+    if (!(factor > 0))
+      fail(Code::format, file_.path(), ": key '", key("rope.scaling.factor"), "': expected more than 0, found ", factor);
     if (kind == "linear" || (factor != 1 && !file_.find_key(key("rope.scaling.type")))) {
       global.scaling = RopeSettings::Scaling::linear;
       global.factor = factor;
@@ -127,7 +135,8 @@ class GgufConfigReader {
     if (!tensor) return;
     const std::vector<int64_t> expected = {config_.head_dimension / 2};
     if (tensor->shape != expected) {
-      fail(Code::format, file_.path(), ": tensor '", kDivisors, "': expected shape ", shape_text(expected), ", found ", shape_text(tensor->shape));
+      fail(Code::format, file_.path(), ": tensor '", kDivisors, "': expected shape ", shape_text(expected), ", found ",
+           shape_text(tensor->shape));
     }
     settings.divisors = file_.read_floats(*tensor);
     if (!std::all_of(settings.divisors.begin(), settings.divisors.end(), [](float x) { return x > 0 && std::isfinite(x); })) {

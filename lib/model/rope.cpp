@@ -10,7 +10,8 @@ namespace {
 
 double positive(const Json &json, const char *name, double otherwise, const std::string &source) {
   const double value = json.number_or(name, otherwise, source);
-  if (!(value > 0) || !std::isfinite(value)) fail(Code::format, source, ": key '", name, "': expected more than 0, found ", value);
+  if (!(value > 0) || !std::isfinite(value))
+    fail(Code::format, source, ": key '", name, "': expected more than 0, found ", value);
   return value;
 }
 
@@ -59,8 +60,8 @@ void read_rope_settings(const Json &json, const std::string &source, const std::
   settings.high_frequency_factor = positive(json, "high_freq_factor", settings.high_frequency_factor, place);
   settings.original_positions = positive(json, "original_max_position_embeddings", settings.original_positions, place);
   if (settings.high_frequency_factor <= settings.low_frequency_factor) {
-    fail(Code::format, place, ": 'high_freq_factor' must be above 'low_freq_factor' (", settings.low_frequency_factor, "), found ",
-         settings.high_frequency_factor);
+    fail(Code::format, place, ": 'high_freq_factor' must be above 'low_freq_factor' (", settings.low_frequency_factor,
+         "), found ", settings.high_frequency_factor);
   }
 }
 

@@ -13,9 +13,9 @@ struct RopeSettings {
   enum class Scaling { none, linear, llama3 };
   double theta = 10000;
   Scaling scaling = Scaling::none;
-  double factor = 1;                                 // linear and llama3
+  double factor = 1;                                                                      // linear and llama3
   double low_frequency_factor = 1, high_frequency_factor = 4, original_positions = 8192;  // llama3
-  std::vector<float> divisors;                       // [h / 2] or empty: each frequency is divided by its own (GGUF)
+  std::vector<float> divisors;  // [h / 2] or empty: each frequency is divided by its own (GGUF)
 };
 
 // inverse_frequency[j] = theta^(-2 j / h), then

@@ -28,12 +28,15 @@ void check_router_config(const RouterConfig &config) {
   if (config.layers < 1 || config.hidden < 1 || !(config.ffn || config.attention)) {
     fail(Code::invalid, "router: expected layers, a hidden size and at least one router a layer");
   }
-  if (config.experts < 1 || config.experts > kMaxExperts) fail(Code::invalid, "router: expected 1 to ", kMaxExperts, " experts, found ", config.experts);
+  if (config.experts < 1 || config.experts > kMaxExperts)
+    fail(Code::invalid, "router: expected 1 to ", kMaxExperts, " experts, found ", config.experts);
   if (config.top_k < 1 || config.top_k > config.entries()) {
-    fail(Code::invalid, "top_k: expected 1 to ", config.entries(), " (", config.experts, " experts and the base), found ", config.top_k);
+    fail(Code::invalid, "top_k: expected 1 to ", config.entries(), " (", config.experts, " experts and the base), found ",
+         config.top_k);
   }
   if (config.form == GateForm::weighted && config.top_k == 1) {
-    fail(Code::invalid, "form: 'weighted' with top_k 1 has a constant gate, so the router could not learn; take delta or top_k 2");
+    fail(Code::invalid,
+         "form: 'weighted' with top_k 1 has a constant gate, so the router could not learn; take delta or top_k 2");
   }
   if (!(config.temperature > 0) || !std::isfinite(config.temperature)) {
     fail(Code::invalid, "temperature: expected more than 0, found ", config.temperature);
@@ -125,9 +128,13 @@ void Router::save(const std::string &path, const std::map<std::string, std::stri
 }
 
 const float *Router::weight(int64_t layer, RouterKind kind) const { return parameters_.data() + offset(layer, kind); }
-const float *Router::bias(int64_t layer, RouterKind kind) const { return weight(layer, kind) + config_.entries() * config_.hidden; }
+const float *Router::bias(int64_t layer, RouterKind kind) const {
+  return weight(layer, kind) + config_.entries() * config_.hidden;
+}
 float *Router::weight_gradient(int64_t layer, RouterKind kind) { return gradients().data() + offset(layer, kind); }
-float *Router::bias_gradient(int64_t layer, RouterKind kind) { return weight_gradient(layer, kind) + config_.entries() * config_.hidden; }
+float *Router::bias_gradient(int64_t layer, RouterKind kind) {
+  return weight_gradient(layer, kind) + config_.entries() * config_.hidden;
+}
 
 std::span<float> Router::gradients() {
   if (gradients_.size() != parameters_.size()) gradients_.assign(parameters_.size(), 0);

@@ -61,7 +61,9 @@ void WeightLoader::read_layer(int64_t layer) {
     if (module == Module::k_proj) planned.back().interleaved_heads = config_.kv_heads;
   }
   read_matrices(std::move(planned));
-  const auto norm = [&](Norm role, int64_t length) { return read_norm(names_.norm(layer, role), canonical_.norm(layer, role), length); };
+  const auto norm = [&](Norm role, int64_t length) {
+    return read_norm(names_.norm(layer, role), canonical_.norm(layer, role), length);
+  };
   w.attention_norm = norm(Norm::attention, config_.hidden);
   w.ffn_norm = norm(Norm::ffn, config_.hidden);
   if (config_.sandwich_norms) {
@@ -79,7 +81,8 @@ const TensorInfo &WeightLoader::require(const std::string &name, const std::vect
   const TensorInfo *tensor = file_.find(name);
   if (!tensor) fail(Code::format, file_.path(), ": tensor '", name, "' is missing; expected shape ", shape_text(shape));
   const std::string place = text(file_.file_path(*tensor), ": tensor '", name, "'");
-  if (tensor->shape != shape) fail(Code::format, place, ": expected shape ", shape_text(shape), ", found ", shape_text(tensor->shape));
+  if (tensor->shape != shape)
+    fail(Code::format, place, ": expected shape ", shape_text(shape), ", found ", shape_text(tensor->shape));
   if (!tensor->unsupported.empty()) fail(Code::unsupported, place, " has type ", tensor->unsupported, ", which is not supported");
   if (!is_weight_type(tensor->dtype)) {
     fail(Code::format, place, ": expected a floating-point or quantized type, found ", dtype_info(tensor->dtype).name);
@@ -92,13 +95,13 @@ const TensorInfo &WeightLoader::require(const std::string &name, const std::vect
   return *tensor;
 }
 
-WeightLoader::Planned WeightLoader::plan_matrix(const std::string &name, std::string canonical_name, int64_t rows, int64_t columns,
-                                                Matrix &matrix) {
+WeightLoader::Planned WeightLoader::plan_matrix(const std::string &name, std::string canonical_name, int64_t rows,
+                                                int64_t columns, Matrix &matrix) {
   const TensorInfo &tensor = require(name, {rows, columns});
   const DTypeInfo &type = dtype_info(tensor.dtype);
   if (columns % type.block_values != 0) {
-    fail(Code::format, file_.file_path(tensor), ": tensor '", name, "': expected a multiple of ", type.block_values, " columns for ", type.name,
-         ", found ", columns);
+    fail(Code::format, file_.file_path(tensor), ": tensor '", name, "': expected a multiple of ", type.block_values,
+         " columns for ", type.name, ", found ", columns);
   }
   matrix = {tensor.dtype, rows, columns, nullptr};
   return {&tensor, std::move(canonical_name), &matrix, 0};
@@ -144,7 +147,8 @@ void WeightLoader::read_piece(const Piece &piece) const {
   const size_t row_bytes = piece.bytes / static_cast<size_t>(piece.rows);
   for (int64_t row = 0; row < piece.rows; row++) {
     const int64_t source = row < half ? 2 * row : 2 * (row - half) + 1;
-    std::memcpy(piece.destination + static_cast<size_t>(row) * row_bytes, stored.data() + static_cast<size_t>(source) * row_bytes, row_bytes);
+    std::memcpy(piece.destination + static_cast<size_t>(row) * row_bytes, stored.data() + static_cast<size_t>(source) * row_bytes,
+                row_bytes);
   }
 }
 
@@ -183,7 +187,8 @@ void WeightLoader::log_unused() const {
     if (count++ == 0) first = &tensor;
     log(model_.log_, LogLevel::debug, text(file_.path(), ": tensor '", tensor.name, "' is not used"));
   }
-  if (count > 0) log(model_.log_, LogLevel::info, text(file_.path(), ": ", count, " tensors are not used, the first is '", first->name, "'"));
+  if (count > 0)
+    log(model_.log_, LogLevel::info, text(file_.path(), ": ", count, " tensors are not used, the first is '", first->name, "'"));
 }
 
 }  // namespace moe

@@ -17,7 +17,8 @@ namespace moe {
 class WeightLoader {
  public:
   // `model.config_` and `model.pool_` are set already.
-  static void load(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved_query_key, const Cancel *cancel);
+  static void load(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved_query_key,
+                   const Cancel *cancel);
 
  private:
   // A piece of a tensor that one task reads. rows > 0: one head, whose rows are interleaved in the file.
@@ -35,8 +36,12 @@ class WeightLoader {
   };
 
   WeightLoader(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved)
-      : model_(model), config_(model.config_), file_(file), names_(names),
-        canonical_(WeightNames::canonical(config_.sandwich_norms)), interleaved_(interleaved) {}
+      : model_(model),
+        config_(model.config_),
+        file_(file),
+        names_(names),
+        canonical_(WeightNames::canonical(config_.sandwich_norms)),
+        interleaved_(interleaved) {}
   void run(const Cancel *cancel);
   const TensorInfo &require(const std::string &name, const std::vector<int64_t> &shape);
   Planned plan_matrix(const std::string &name, std::string canonical_name, int64_t rows, int64_t columns, Matrix &matrix);

@@ -9,13 +9,14 @@ namespace moe {
 namespace {
 
 constexpr std::array<const char *, kModules> kGgufProjections = {"attn_q",   "attn_k", "attn_v",  "attn_output",
-                                                                "ffn_gate", "ffn_up", "ffn_down"};
+                                                                 "ffn_gate", "ffn_up", "ffn_down"};
 // by Norm
-constexpr const char *kGgufNorms[] = {"attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm"};
-constexpr const char *kNorms[] = {"input_layernorm",           "",                 "post_attention_layernorm", "",
-                                  "self_attn.q_norm",          "self_attn.k_norm"};
-constexpr const char *kSandwichNorms[] = {"input_layernorm",           "post_attention_layernorm", "pre_feedforward_layernorm",
-                                          "post_feedforward_layernorm", "self_attn.q_norm",         "self_attn.k_norm"};
+constexpr const char *kGgufNorms[] = {"attn_norm",     "post_attention_norm", "ffn_norm",
+                                      "post_ffw_norm", "attn_q_norm",         "attn_k_norm"};
+constexpr const char *kNorms[] = {"input_layernorm", "", "post_attention_layernorm", "", "self_attn.q_norm", "self_attn.k_norm"};
+constexpr const char *kSandwichNorms[] = {"input_layernorm",           "post_attention_layernorm",
+                                          "pre_feedforward_layernorm", "post_feedforward_layernorm",
+                                          "self_attn.q_norm",          "self_attn.k_norm"};
 // prefix of the decoder, prefix of the head
 constexpr std::pair<const char *, const char *> kPrefixes[] = {
     {"model.", ""}, {"language_model.model.", "language_model."}, {"model.language_model.", ""}};
@@ -52,7 +53,8 @@ std::string WeightNames::head() const { return gguf_ ? "output.weight" : head_pr
 
 std::string WeightNames::projection(int64_t layer, Module module) const {
   const size_t i = static_cast<size_t>(module);
-  return gguf_ ? text("blk.", layer, ".", kGgufProjections[i], ".weight") : text(prefix_, "layers.", layer, ".", kModulePaths[i], ".weight");
+  return gguf_ ? text("blk.", layer, ".", kGgufProjections[i], ".weight")
+               : text(prefix_, "layers.", layer, ".", kModulePaths[i], ".weight");
 }
 
 std::string WeightNames::norm(int64_t layer, Norm norm) const {

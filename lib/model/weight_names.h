@@ -27,8 +27,8 @@ enum class Norm : int { attention, post_attention, ffn, post_ffn, q, k };
 
 class WeightNames {
  public:
-  static WeightNames canonical(bool sandwich_norms);                                    // Hugging Face, "model."
-  static WeightNames hugging_face(const TensorSource &file, bool sandwich_norms);       // with the prefix that the file uses
+  static WeightNames canonical(bool sandwich_norms);                               // Hugging Face, "model."
+  static WeightNames hugging_face(const TensorSource &file, bool sandwich_norms);  // with the prefix that the file uses
   static WeightNames gguf();
 
   std::string embedding() const;

@@ -43,8 +43,8 @@ class AddedTokens {
   struct Range {
     uint32_t begin = 0, end = 0;
   };
-  std::vector<AddedToken> tokens_;      // sorted by text
-  std::array<Range, 256> by_first_{};   // tokens that begin with a byte
+  std::vector<AddedToken> tokens_;     // sorted by text
+  std::array<Range, 256> by_first_{};  // tokens that begin with a byte
 };
 
 }  // namespace moe

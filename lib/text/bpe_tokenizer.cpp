@@ -9,7 +9,8 @@
 namespace moe {
 namespace {
 constexpr size_t kMaxText = size_t{1} << 31;  // bytes of one text; positions inside a piece have 32 bits
-}
+constexpr size_t kMaxAddedToken = 1024;       // bytes; looking for one costs up to its length at every place of a text
+}  // namespace
 
 // Buffers of one encode call. They are kept and lent to one call at a time, so the word cache stays warm.
 struct BpeTokenizer::Scratch {
@@ -48,11 +49,13 @@ class BpeTokenizer::Borrowed {
 // One encode call.
 class BpeTokenizer::Run {
  public:
-  Run(const BpeTokenizer &tokenizer, Scratch &scratch, EncodeOptions options, std::vector<int32_t> &ids, std::vector<ByteSpan> *spans)
+  Run(const BpeTokenizer &tokenizer, Scratch &scratch, EncodeOptions options, std::vector<int32_t> &ids,
+      std::vector<ByteSpan> *spans)
       : tokenizer_(tokenizer), parts_(tokenizer.parts_), scratch_(scratch), options_(options), ids_(ids), spans_(spans) {}
 
   void encode(std::string_view text) {
-    if (text.size() > kMaxText) fail(Code::invalid, "a text of ", text.size(), " bytes, at most ", kMaxText, " can be encoded at once");
+    if (text.size() > kMaxText)
+      fail(Code::invalid, "a text of ", text.size(), " bytes, at most ", kMaxText, " can be encoded at once");
     if (options_.add_special) {
       for (const int32_t id : parts_.before) emit(id, {0, 0});
     }
@@ -90,12 +93,14 @@ class BpeTokenizer::Run {
       if (token.single_word && !AddedTokens::stands_alone(text, match)) continue;
       const char *begin = text.data(), *end = begin + text.size();
       if (token.strip_left) {
-        for (unicode::Unit u; match.begin > done && ((u = unicode::unit_before(begin, begin + match.begin)).classes & unicode::kSpace);) {
+        for (unicode::Unit u;
+             match.begin > done && ((u = unicode::unit_before(begin, begin + match.begin)).classes & unicode::kSpace);) {
           match.begin -= u.length;
         }
       }
       if (token.strip_right) {
-        for (unicode::Unit u = unicode::unit(begin + match.end, end); u.classes & unicode::kSpace; u = unicode::unit(begin + match.end, end)) {
+        for (unicode::Unit u = unicode::unit(begin + match.end, end); u.classes & unicode::kSpace;
+             u = unicode::unit(begin + match.end, end)) {
           match.end += u.length;
         }
       }
@@ -218,7 +223,8 @@ class BpeTokenizer::Run {
     if (!parts_.byte_level && std::all_of(text.begin(), text.end(), has_token)) {
       last_was_unknown_ = false;
       for (size_t i = 0; i < text.size(); ++i) {
-        emit(parts_.byte_tokens[static_cast<uint8_t>(text[i])], spans_ ? source_span(position + i, position + i + 1) : ByteSpan{});
+        emit(parts_.byte_tokens[static_cast<uint8_t>(text[i])],
+             spans_ ? source_span(position + i, position + i + 1) : ByteSpan{});
       }
       return true;
     }
@@ -246,6 +252,10 @@ class BpeTokenizer::Run {
 
 BpeTokenizer::BpeTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
   for (const AddedToken &token : parts_.added) {
+    if (token.text.size() > kMaxAddedToken) {
+      fail(Code::format, parts_.source, ": added token ", token.id, " has ", token.text.size(), " bytes, at most ",
+           kMaxAddedToken);
+    }
     added_ids_.emplace(token.text, token.id);
     if (!token.normalized) {
       raw_.add(token);
@@ -283,10 +293,14 @@ void BpeTokenizer::collect_end_tokens() {
 }
 
 void BpeTokenizer::collect_adjacent_bytes() {
-  parts_.merges.each_result([&](int32_t id) {
+  std::vector<bool> made(static_cast<size_t>(parts_.vocabulary.size()));
+  parts_.merges.each_result([&](int32_t id) { made[static_cast<size_t>(id)] = true; });
+  for (int32_t id = 0; id < parts_.vocabulary.size(); ++id) {
+    if (!made[static_cast<size_t>(id)]) continue;
     const std::string_view text = parts_.vocabulary.bytes(id);
-    for (size_t i = 1; i < text.size(); ++i) adjacent_.set(static_cast<uint8_t>(text[i - 1]) << 8 | static_cast<uint8_t>(text[i]));
-  });
+    for (size_t i = 1; i < text.size(); ++i)
+      adjacent_.set(static_cast<size_t>(static_cast<uint8_t>(text[i - 1]) << 8 | static_cast<uint8_t>(text[i])));
+  }
 }
 
 bool BpeTokenizer::may_cut(char before, char after) const {
@@ -358,8 +372,8 @@ bool bytes_of_spelling(std::string_view spelling, std::string &bytes) {
 }
 
 bool is_end_token_text(std::string_view text) {
-  for (const std::string_view end : {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_text|>",
-                                     "<end_of_turn>", "<|return|>"}) {
+  for (const std::string_view end :
+       {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_text|>", "<end_of_turn>", "<|return|>"}) {
     if (text == end) return true;
   }
   return false;

@@ -25,19 +25,19 @@ struct TokenizerParts {
   std::string source;  // file, for messages
   Vocabulary vocabulary;
   Merges merges;
-  bool byte_level = false;                // symbols begin as bytes; otherwise as characters, with byte_tokens as fallback
-  std::array<int32_t, 256> byte_tokens;   // -1: the vocabulary has no token for the byte
-  int32_t unknown = -1;                   // token for what has none; -1: it is left out
-  bool fuse_unknown = false;              // one for a run of unknown characters
-  bool whole_pieces = false;              // a piece that is a token is that token, whatever the merges would make
-  bool split_at_spaces = false;           // SentencePiece style: a space begins a piece
+  bool byte_level = false;               // symbols begin as bytes; otherwise as characters, with byte_tokens as fallback
+  std::array<int32_t, 256> byte_tokens;  // -1: the vocabulary has no token for the byte
+  int32_t unknown = -1;                  // token for what has none; -1: it is left out
+  bool fuse_unknown = false;             // one for a run of unknown characters
+  bool whole_pieces = false;             // a piece that is a token is that token, whatever the merges would make
+  bool split_at_spaces = false;          // SentencePiece style: a space begins a piece
   Normalizer normalizer;
-  PreSplitter splitter;                   // byte-level only
+  PreSplitter splitter;  // byte-level only
   std::vector<AddedToken> added;
-  std::vector<int32_t> before, after;     // put around a text with add_special
+  std::vector<int32_t> before, after;  // put around a text with add_special
   bool strips_leading_space = false;
   int32_t bos = -1, eos = -1;
-  std::vector<int32_t> end_tokens;        // besides eos
+  std::vector<int32_t> end_tokens;  // besides eos
   std::string chat_template;
 };
 

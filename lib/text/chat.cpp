@@ -14,11 +14,11 @@ constexpr std::string_view kThinkOpen = "<think>\n", kThinkClose = "\n</think>\n
 
 // What sets the ChatML templates apart.
 struct ChatMl {
-  std::string_view default_system;    // put in front when the first message is no system message; "" for none
-  bool any_role = true;               // prints every role as it is; otherwise user, system, assistant, tool and no other
-  bool needs_message = false;         // refuses an empty conversation
+  std::string_view default_system;  // put in front when the first message is no system message; "" for none
+  bool any_role = true;             // prints every role as it is; otherwise user, system, assistant, tool and no other
+  bool needs_message = false;       // refuses an empty conversation
   enum class Think { no, after_last_query, always } think = Think::no;  // where answers get a <think> part
-  bool prompt_without_thought = false;  // the generation prompt has an empty <think> part
+  bool prompt_without_thought = false;                                  // the generation prompt has an empty <think> part
 };
 
 std::string_view strip_newlines_left(std::string_view text) {
@@ -156,10 +156,12 @@ class GemmaRenderer : public ChatRenderer {
 };
 
 constexpr ChatMl kPlainChatMl = {"", true, false, ChatMl::Think::no, false};
-constexpr ChatMl kSmolLm2 = {"You are a helpful AI assistant named SmolLM, trained by Hugging Face", true, false, ChatMl::Think::no, false};
+constexpr ChatMl kSmolLm2 = {"You are a helpful AI assistant named SmolLM, trained by Hugging Face", true, false,
+                             ChatMl::Think::no, false};
 constexpr ChatMl kQwen2 = {"You are a helpful assistant", true, false, ChatMl::Think::no, false};
 constexpr ChatMl kQwen2Period = {"You are a helpful assistant.", true, false, ChatMl::Think::no, false};
-constexpr ChatMl kQwen25 = {"You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", false, true, ChatMl::Think::no, false};
+constexpr ChatMl kQwen25 = {"You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", false, true,
+                            ChatMl::Think::no, false};
 constexpr ChatMl kQwen3 = {"", false, true, ChatMl::Think::after_last_query, false};
 constexpr ChatMl kMiniMind = {"", false, true, ChatMl::Think::always, true};
 
@@ -207,7 +209,8 @@ std::unique_ptr<ChatRenderer> find_chat_renderer(std::string_view template_text,
   if (text.ends_with('\n')) text.remove_suffix(1);
   const std::string sha256 = sha256_hex(text.data(), text.size());
   auto renderer = find_chat_renderer_by_sha256(sha256, bos_text);
-  if (!renderer) fail(Code::unsupported, "chat template with sha256 ", sha256, " (without its last line break) is not one of those built in");
+  if (!renderer)
+    fail(Code::unsupported, "chat template with sha256 ", sha256, " (without its last line break) is not one of those built in");
   return renderer;
 }
 

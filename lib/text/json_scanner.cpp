@@ -152,20 +152,21 @@ std::string_view JsonScanner::skip_unread() {
   if (peek() != '{') refuse("expected an object");
   const size_t begin = at_;
   size_t depth = 0;
-  bool quoted = false;
   for (; at_ < text_.size(); ++at_) {
     const char c = text_[at_];
-    if (quoted) {
-      if (c == '\\') ++at_;
-      else quoted = c != '"';
-    } else if (c == '"') {
-      quoted = true;
+    if (c == '"') {
+      do {  // to the next quote that has an even number of backslashes before it
+        at_ = text_.find('"', at_ + 1);
+        if (at_ == std::string_view::npos) break;
+      } while ((at_ - 1 - text_.find_last_not_of('\\', at_ - 1)) % 2 == 1);
     } else if (c == '{' || c == '[') {
       ++depth;
     } else if ((c == '}' || c == ']') && --depth == 0) {
       return text_.substr(begin, ++at_ - begin);
     }
+    if (at_ == std::string_view::npos) break;
   }
+  at_ = text_.size();
   refuse("an object without an end");
 }
 

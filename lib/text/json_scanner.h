@@ -16,13 +16,13 @@ class JsonScanner {
   void begin_object() { open('{', "an object"); }
   bool next_key(std::string &key);  // false at the end of the object, which is consumed
   void begin_array() { open('[', "an array"); }
-  bool next_item();                 // false at the end of the array, which is consumed
+  bool next_item();                               // false at the end of the array, which is consumed
   std::string_view string(std::string &storage);  // in the text itself or in `storage`
   int64_t integer();
-  std::string_view skip();          // any value; returns its text
-  std::string_view skip_unread();   // the same for an object that will be read later: looks for its end only
-  char peek();                      // the first character of the value that follows, '\0' at the end
-  void finish();                    // nothing but white space may follow
+  std::string_view skip();         // any value; returns its text
+  std::string_view skip_unread();  // the same for an object that will be read later: looks for its end only
+  char peek();                     // the first character of the value that follows, '\0' at the end
+  void finish();                   // nothing but white space may follow
   [[noreturn]] void refuse(std::string_view problem) const;
 
  private:

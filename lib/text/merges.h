@@ -64,8 +64,8 @@ class Merges {
 
 struct Merges::Scratch {
   struct Candidate {
-    uint32_t rank, left;      // index of the left symbol
-    uint32_t middle, end;     // where the two symbols met and end: they changed since when this no longer fits
+    uint32_t rank, left;   // index of the left symbol
+    uint32_t middle, end;  // where the two symbols met and end: they changed since when this no longer fits
     int32_t id;
     bool operator<(const Candidate &other) const {  // for a heap with the best on top
       return rank != other.rank ? rank > other.rank : left > other.left;

@@ -13,7 +13,7 @@
 namespace moe {
 
 struct NormalizedText {
-  std::string_view text;         // the input itself, or `storage`
+  std::string_view text;  // the input itself, or `storage`
   std::string storage;
   std::vector<ByteSpan> origin;  // per byte of text: the bytes of the input it stands for; empty: the input is unchanged
 
@@ -24,8 +24,8 @@ struct NormalizedText {
   // The bytes of the input that text[begin, end) stands for.
   ByteSpan source(size_t begin, size_t end) const {
     if (origin.empty()) return {begin, end};
-    if (begin == end) return {begin < origin.size() ? origin[begin].begin : origin.back().end, begin < origin.size() ? origin[begin].begin : origin.back().end};
-    return {origin[begin].begin, origin[end - 1].end};
+    const size_t first = begin < origin.size() ? origin[begin].begin : origin.back().end;
+    return {first, begin < end ? origin[end - 1].end : first};
   }
 };
 

@@ -35,7 +35,8 @@ struct Pattern::Compiled {
 };
 
 Pattern::Pattern(const std::string &expression, std::string_view source) : compiled_(std::make_unique<Compiled>()) {
-  if (expression.size() > kMaxPattern) fail(Code::format, source, ": a pattern of ", expression.size(), " bytes, at most ", kMaxPattern);
+  if (expression.size() > kMaxPattern)
+    fail(Code::format, source, ": a pattern of ", expression.size(), " bytes, at most ", kMaxPattern);
   int problem = 0;
   PCRE2_SIZE offset = 0;
   compiled_->source = source;
@@ -60,9 +61,11 @@ void Pattern::find_all(std::string_view text, std::vector<ByteSpan> &matches) co
     int found = match(from, 0);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = match(from, PCRE2_NO_JIT);  // the interpreter has a larger stack
     if (found == PCRE2_ERROR_NOMATCH) return;
-    if (found < 0) fail(Code::format, compiled_->source, ": a pattern failed on a text of ", text.size(), " bytes: ", message_of(found));
+    if (found < 0)
+      fail(Code::format, compiled_->source, ": a pattern failed on a text of ", text.size(), " bytes: ", message_of(found));
     const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(data.get());
-    if (offsets[0] < from || offsets[1] <= offsets[0]) fail(Code::format, compiled_->source, ": a pattern moves the start of its match");
+    if (offsets[0] < from || offsets[1] <= offsets[0])
+      fail(Code::format, compiled_->source, ": a pattern moves the start of its match");
     matches.push_back({offsets[0], offsets[1]});
     from = offsets[1];
   }

@@ -18,9 +18,7 @@ size_t charset_match(PreSplitter::Charset charset, const char *at, const char *e
     case PreSplitter::Charset::digit_triple:
       return end - at >= 3 && is_digit(at[0]) && is_digit(at[1]) && is_digit(at[2]) ? 3 : 0;
     case PreSplitter::Charset::punctuation: match = (u.classes & unicode::kPunctuation) || symbol; break;
-    case PreSplitter::Charset::default_punctuation:
-      match = (u.classes & unicode::kPunctuation) || (symbol && *at != '`');
-      break;
+    case PreSplitter::Charset::default_punctuation: match = (u.classes & unicode::kPunctuation) || (symbol && *at != '`'); break;
   }
   return match ? u.length : 0;
 }

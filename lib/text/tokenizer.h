@@ -15,8 +15,8 @@ namespace moe {
 class Gguf;  // formats/gguf.h
 
 struct EncodeOptions {
-  bool add_special = false;    // BOS / EOS as the model asks
-  bool parse_special = false;  // control-token text in the input becomes the control token ...
+  bool add_special = false;                // BOS / EOS as the model asks
+  bool parse_special = false;              // control-token text in the input becomes the control token ...
   std::span<const ByteSpan> literal = {};  // ... except where it touches one of these ranges (ascending): it stays text
 };
 

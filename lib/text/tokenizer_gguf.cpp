@@ -32,13 +32,13 @@ struct PreName {
   bool whole_pieces, adds_bos;  // where the file does not say
 };
 constexpr PreName kPreNames[] = {
-    {"gpt-2", Split::gpt2, false, false, false},      {"phi-2", Split::gpt2, false, false, false},
-    {"mpt", Split::gpt2, true, false, false},         {"olmo", Split::gpt2, true, false, false},
-    {"smollm", Split::smollm, false, false, false},   {"starcoder", Split::smollm, false, false, false},
-    {"refact", Split::smollm, false, false, false},   {"command-r", Split::smollm, true, false, false},
-    {"llama-bpe", Split::llama3, false, true, true},  {"llama3", Split::llama3, false, true, true},
-    {"llama-v3", Split::llama3, false, true, true},   {"qwen2", Split::qwen2, true, false, false},
-    {"deepseek-r1-qwen", Split::qwen2, true, false, false}, {"gpt-4o", Split::o200k, false, true, false},
+    {"gpt-2", Split::gpt2, false, false, false},     {"phi-2", Split::gpt2, false, false, false},
+    {"mpt", Split::gpt2, true, false, false},        {"olmo", Split::gpt2, true, false, false},
+    {"smollm", Split::smollm, false, false, false},  {"starcoder", Split::smollm, false, false, false},
+    {"refact", Split::smollm, false, false, false},  {"command-r", Split::smollm, true, false, false},
+    {"llama-bpe", Split::llama3, false, true, true}, {"llama3", Split::llama3, false, true, true},
+    {"llama-v3", Split::llama3, false, true, true},  {"qwen2", Split::qwen2, true, false, false},
+    {"gpt-4o", Split::o200k, false, false, false},
 };
 
 // llama.cpp's split of this name: punctuation and some symbols apart, then GPT-2, then digits apart and in threes.
@@ -56,7 +56,8 @@ class GgufReader {
   TokenizerParts read() {
     const std::string_view model = file_.string_at("tokenizer.ggml.model");
     if (model != "gpt2" && model != "llama") {
-      fail(Code::unsupported, parts_.source, ": tokenizer.ggml.model ", quoted(model), " is not supported, only gpt2 and llama are");
+      fail(Code::unsupported, parts_.source, ": tokenizer.ggml.model ", quoted(model),
+           " is not supported, only gpt2 and llama are");
     }
     parts_.byte_level = model == "gpt2";
     read_types();
@@ -86,7 +87,8 @@ class GgufReader {
 
   void read_split() {
     if (!unicode::has_unicode_classes()) {
-      fail(Code::unsupported, parts_.source, ": a byte-level vocabulary needs Unicode classes from utf8proc; this build has no utf8proc");
+      fail(Code::unsupported, parts_.source,
+           ": a byte-level vocabulary needs Unicode classes from utf8proc; this build has no utf8proc");
     }
     const std::string_view pre = file_.string_or("tokenizer.ggml.pre", "");
     if (pre.empty()) {
@@ -118,20 +120,22 @@ class GgufReader {
         case GgufTokenType::byte: add_byte(id, spelling); break;
         case GgufTokenType::normal:
         case GgufTokenType::unused: add_text(id, spelling); break;
-        default: fail(Code::format, parts_.source, ": tokenizer.ggml.token_type of token ", id, " is ", types_[id], ", expected 1 to 6");
+        default:
+          fail(Code::format, parts_.source, ": tokenizer.ggml.token_type of token ", id, " is ", types_[id], ", expected 1 to 6");
       }
     }
   }
 
   void add_text(uint64_t id, std::string_view spelling) {
     if (!parts_.byte_level) {
-      if (spelling.find(' ') != std::string_view::npos) parts_.vocabulary.add(static_cast<int64_t>(id), spelling, TokenKind::unreachable, parts_.source);
+      if (spelling.find(' ') != std::string_view::npos)
+        parts_.vocabulary.add(static_cast<int64_t>(id), spelling, TokenKind::unreachable, parts_.source);
       else parts_.vocabulary.add(static_cast<int64_t>(id), with_spaces(spelling), TokenKind::text, parts_.source);
       return;
     }
     const bool reachable = bytes_of_spelling(spelling, bytes_);
-    parts_.vocabulary.add(static_cast<int64_t>(id), reachable ? bytes_ : spelling, reachable ? TokenKind::text : TokenKind::unreachable,
-                          parts_.source);
+    parts_.vocabulary.add(static_cast<int64_t>(id), reachable ? bytes_ : spelling,
+                          reachable ? TokenKind::text : TokenKind::unreachable, parts_.source);
     if (reachable && bytes_.size() == 1) parts_.byte_tokens[static_cast<uint8_t>(bytes_[0])] = static_cast<int32_t>(id);
   }
 
@@ -139,7 +143,8 @@ class GgufReader {
     const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
     const bool formed = spelling.size() == 6 && spelling.starts_with("<0x") && spelling[5] == '>';
     const int high = formed ? digit(spelling[3]) : -1, low = formed ? digit(spelling[4]) : -1;
-    if (high < 0 || low < 0) fail(Code::format, parts_.source, ": byte token ", id, " is spelled ", quoted(spelling), ", expected <0x00> to <0xFF>");
+    if (high < 0 || low < 0)
+      fail(Code::format, parts_.source, ": byte token ", id, " is spelled ", quoted(spelling), ", expected <0x00> to <0xFF>");
     const char byte = static_cast<char>(high * 16 + low);
     parts_.vocabulary.add(static_cast<int64_t>(id), {&byte, 1}, TokenKind::byte, parts_.source);
     parts_.byte_tokens[static_cast<uint8_t>(byte)] = static_cast<int32_t>(id);
@@ -151,7 +156,8 @@ class GgufReader {
     token.id = static_cast<int32_t>(id);
     token.control = kind == TokenKind::control;
     const bool phi3 = !parts_.byte_level && file_.string_or("general.architecture", "") == "phi3";
-    token.strip_right = phi3 && spelling != "<unk>" && spelling != "<s>" && spelling != "<|endoftext|>" && !spelling.starts_with("[PAD");
+    token.strip_right =
+        phi3 && spelling != "<unk>" && spelling != "<s>" && spelling != "<|endoftext|>" && !spelling.starts_with("[PAD");
     parts_.vocabulary.add(static_cast<int64_t>(id), token.text, kind, parts_.source);
     parts_.added.push_back(std::move(token));
   }
@@ -172,7 +178,8 @@ class GgufReader {
       const int32_t right_id = known ? parts_.vocabulary.find(both.substr(middle)) : -1;
       const int32_t id = known ? parts_.vocabulary.find(both) : -1;
       if (left_id < 0 || right_id < 0 || id < 0) {
-        fail(Code::format, parts_.source, ": tokenizer.ggml.merges[", rank, "] ", quoted(merge), ": its parts or what they make are no tokens");
+        fail(Code::format, parts_.source, ": tokenizer.ggml.merges[", rank, "] ", quoted(merge),
+             ": its parts or what they make are no tokens");
       }
       parts_.merges.add_pair(left_id, right_id, {static_cast<uint32_t>(rank), id});
     }
@@ -190,7 +197,8 @@ class GgufReader {
       if (scores[id] != scores[id]) fail(Code::format, parts_.source, ": tokenizer.ggml.scores[", id, "] is not a number");
       order.push_back(id);
     }
-    std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+    std::sort(order.begin(), order.end(),
+              [&](uint32_t a, uint32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
     for (uint32_t i = 0; i < order.size(); ++i) {
       ranks[order[i]] = i > 0 && scores[order[i]] == scores[order[i - 1]] ? ranks[order[i - 1]] : i;
     }
@@ -206,7 +214,8 @@ class GgufReader {
   int32_t token_id(const std::string &key) const {
     const int64_t id = file_.integer_or(key, -1);
     if (id == -1) return -1;
-    if (!parts_.vocabulary.has(id)) fail(Code::format, parts_.source, ": ", key, " is ", id, ", the vocabulary has ", types_.size(), " tokens");
+    if (!parts_.vocabulary.has(id))
+      fail(Code::format, parts_.source, ": ", key, " is ", id, ", the vocabulary has ", types_.size(), " tokens");
     return static_cast<int32_t>(id);
   }
 

@@ -77,7 +77,8 @@ class FolderReader {
     }
     if (type != "BPE") fail(Code::unsupported, parts_.source, ": model type ", quoted(type), " is not supported, only BPE is");
     if (parts_.byte_level && !unicode::has_unicode_classes()) {
-      fail(Code::unsupported, parts_.source, ": a byte-level vocabulary needs Unicode classes from utf8proc; this build has no utf8proc");
+      fail(Code::unsupported, parts_.source,
+           ": a byte-level vocabulary needs Unicode classes from utf8proc; this build has no utf8proc");
     }
   }
 
@@ -98,8 +99,8 @@ class FolderReader {
         scanner.skip();
       } else {
         const Json value = Json::parse(scanner.skip(), text(parts_.source, ": model.", key));
-        const bool set = !value.is_null() && !(value.is_bool() && !value.boolean()) && !(value.is_string() && value.string().empty()) &&
-                         !(value.is_number() && value.number() == 0);
+        const bool set = !value.is_null() && !(value.is_bool() && !value.boolean()) &&
+                         !(value.is_string() && value.string().empty()) && !(value.is_number() && value.number() == 0);
         if (key == "byte_fallback") byte_fallback = set;
         else if (key == "fuse_unk") parts_.fuse_unknown = set;
         else if (key == "ignore_merges") parts_.whole_pieces = set;
@@ -118,7 +119,8 @@ class FolderReader {
     if (!parts_.byte_level && !byte_fallback) parts_.byte_tokens.fill(-1);
     if (!unknown.empty()) {
       parts_.unknown = parts_.vocabulary.find(parts_.byte_level ? unknown : with_spaces(unknown));
-      if (parts_.unknown < 0) fail(Code::format, parts_.source, ": model.unk_token ", quoted(unknown), " is not in the vocabulary");
+      if (parts_.unknown < 0)
+        fail(Code::format, parts_.source, ": model.unk_token ", quoted(unknown), " is not in the vocabulary");
     }
   }
 
@@ -132,7 +134,8 @@ class FolderReader {
   void add_vocabulary_entry(std::string_view spelling, int64_t id) {
     if (parts_.byte_level) {
       const bool reachable = bytes_of_spelling(spelling, bytes_);
-      parts_.vocabulary.add(id, reachable ? bytes_ : spelling, reachable ? TokenKind::text : TokenKind::unreachable, parts_.source);
+      parts_.vocabulary.add(id, reachable ? bytes_ : spelling, reachable ? TokenKind::text : TokenKind::unreachable,
+                            parts_.source);
       if (reachable && bytes_.size() == 1) parts_.byte_tokens[static_cast<uint8_t>(bytes_[0])] = static_cast<int32_t>(id);
       return;
     }
@@ -199,7 +202,8 @@ class FolderReader {
     const int32_t right_id = known ? vocabulary.find(joined.substr(middle)) : -1;
     const int32_t id = known ? vocabulary.find(joined) : -1;
     if (left_id < 0 || right_id < 0 || id < 0) {
-      fail(Code::format, parts_.source, ": merge ", rank, ": ", quoted(left), " and ", quoted(right), " or what they make is not in the vocabulary");
+      fail(Code::format, parts_.source, ": merge ", rank, ": ", quoted(left), " and ", quoted(right),
+           " or what they make is not in the vocabulary");
     }
     parts_.merges.add_pair(left_id, right_id, {rank, id});
   }
@@ -227,7 +231,8 @@ class FolderReader {
     } else {
       const auto known = static_cast<int32_t>(id);
       const std::string_view bytes = vocabulary.bytes(known);
-      const bool spelled = parts_.byte_level ? bytes_of_spelling(token.text, bytes_) && bytes_ == bytes : with_spaces(token.text) == bytes;
+      const bool spelled =
+          parts_.byte_level ? bytes_of_spelling(token.text, bytes_) && bytes_ == bytes : with_spaces(token.text) == bytes;
       if (bytes != token.text && !spelled) {
         fail(Code::format, source, ": added token ", id, " ", quoted(token.text), " is another token in the vocabulary");
       }
@@ -243,7 +248,8 @@ class FolderReader {
     const std::string vocab_path = join_path(folder_, "vocab.json"), merges_path = join_path(folder_, "merges.txt");
     parts_.source = vocab_path;
     parts_.byte_level = true;
-    if (!unicode::has_unicode_classes()) fail(Code::unsupported, vocab_path, ": a byte-level vocabulary needs utf8proc; this build has no utf8proc");
+    if (!unicode::has_unicode_classes())
+      fail(Code::unsupported, vocab_path, ": a byte-level vocabulary needs utf8proc; this build has no utf8proc");
     if (type.starts_with("Qwen2Tokenizer")) {
       parts_.normalizer.add_form(NormalForm::nfc, vocab_path);
       parts_.splitter.add_split(Split::qwen2);

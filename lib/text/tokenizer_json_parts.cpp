@@ -45,7 +45,8 @@ constexpr KnownPattern kKnownPatterns[] = {
     {R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", Split::gpt2},
     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
      Split::llama3},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)", Split::qwen2},
+    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+     Split::qwen2},
     {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
      R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -83,7 +84,8 @@ void read_metaspace(const Json &json, TokenizerParts &parts) {
   }
   const std::string old_form = json.bool_or("add_prefix_space", true, parts.source) ? "always" : "never";
   const std::string scheme = json.string_or("prepend_scheme", old_form, parts.source);
-  if (scheme != "always" && scheme != "first" && scheme != "never") refuse(parts, "pre_tokenizer Metaspace prepend_scheme", scheme);
+  if (scheme != "always" && scheme != "first" && scheme != "never")
+    refuse(parts, "pre_tokenizer Metaspace prepend_scheme", scheme);
   if (scheme != "never") parts.normalizer.set_prefix(PrefixSpace::unless_space, scheme == "first");
   parts.normalizer.set_block_is_space();
   parts.split_at_spaces = json.bool_or("split", true, parts.source);
@@ -156,7 +158,8 @@ void read_pre_tokenizer(const Json &json, TokenizerParts &parts) {
       add_split_step(*step, parts);
     } else if (type == "Digits") {
       const bool each = step->bool_or("individual_digits", false, parts.source);
-      parts.splitter.add_charset(PreSplitter::Charset::number, each ? PreSplitter::Keep::isolated : PreSplitter::Keep::contiguous);
+      parts.splitter.add_charset(PreSplitter::Charset::number,
+                                 each ? PreSplitter::Keep::isolated : PreSplitter::Keep::contiguous);
     } else if (type == "Punctuation") {
       parts.splitter.add_charset(PreSplitter::Charset::punctuation, behavior_of(*step, parts));
     } else {
@@ -179,7 +182,8 @@ void read_post_processor(const Json &json, TokenizerParts &parts) {
       }
       const Json &token = step->at("special_tokens", parts.source).at(special->string_at("id", parts.source), parts.source);
       for (const Json &id : token.at("ids", parts.source).items()) {
-        if (!parts.vocabulary.has(id.integer())) fail(Code::format, parts.source, ": post_processor: no token has the id ", id.integer());
+        if (!parts.vocabulary.has(id.integer()))
+          fail(Code::format, parts.source, ": post_processor: no token has the id ", id.integer());
         around->push_back(static_cast<int32_t>(id.integer()));
       }
     }

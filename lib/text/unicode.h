@@ -10,14 +10,14 @@
 namespace moe::unicode {
 
 enum Class : uint8_t {
-  kLetter = 1,       // \p{L}
-  kNumber = 2,       // \p{N}
-  kSpace = 4,        // \s = White_Space
-  kUpper = 8,        // \p{Lu} \p{Lt} \p{Lm} \p{Lo} \p{M}
-  kLower = 16,       // \p{Ll} \p{Lm} \p{Lo} \p{M}
-  kNewline = 32,     // \r \n
+  kLetter = 1,    // \p{L}
+  kNumber = 2,    // \p{N}
+  kSpace = 4,     // \s = White_Space
+  kUpper = 8,     // \p{Lu} \p{Lt} \p{Lm} \p{Lo} \p{M}
+  kLower = 16,    // \p{Ll} \p{Lm} \p{Lo} \p{M}
+  kNewline = 32,  // \r \n
   kInvalid = 64,
-  kPunctuation = 128 // \p{P}
+  kPunctuation = 128  // \p{P}
 };
 
 constexpr std::array<uint8_t, 128> make_ascii_classes() {
@@ -43,8 +43,8 @@ struct Unit {
 };
 
 bool has_unicode_classes();
-uint32_t decode(const char *at, size_t length);   // the code point of a valid sequence of that length
-uint8_t classes_of(uint32_t code_point);          // of a code point >= 0x80
+uint32_t decode(const char *at, size_t length);  // the code point of a valid sequence of that length
+uint8_t classes_of(uint32_t code_point);         // of a code point >= 0x80
 bool is_space(uint32_t code_point);
 Unit unit_beyond_ascii(const char *at, const char *end);
 

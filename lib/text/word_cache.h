@@ -46,7 +46,8 @@ class WordCache {
   }
 
   Slot &slot_of(const Key &key) {
-    const uint64_t mixed = key.words[0] * 0x9E3779B97F4A7C15 ^ key.words[1] * 0xD6E8FEB86659FD93 ^ key.words[2] * 0xA0761D6478BD642F;
+    const uint64_t mixed =
+        key.words[0] * 0x9E3779B97F4A7C15 ^ key.words[1] * 0xD6E8FEB86659FD93 ^ key.words[2] * 0xA0761D6478BD642F;
     return slots_[(mixed ^ mixed >> 32) * 0x9E3779B97F4A7C15 >> (64 - kSlotBits)];
   }
 

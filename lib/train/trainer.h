@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -71,8 +72,18 @@ class Trainer {
 
  private:
   Trainer() = default;
+  void open(std::shared_ptr<Dataset> data, const TrainOptions &options);
+  Overlay overlay() const;
+  Trainable what_trains() const;
+  int64_t rows_per_step() const;
   std::span<float> parameters();
   std::span<float> gradients();
+  void make_arena(int64_t tokens, int64_t supervised);
+  double supervised_weight() const;
+  StepReport run_step(const PackedBatch &batch, const Cancel *cancel);
+  RouterStatistics count_step(const std::vector<PackedBatch> &parts, PassRequest request);
+  void update(StepReport &report);
+  void watch_router(const RouterStatistics &statistics);
 
   std::shared_ptr<const BaseModel> model_;
   std::shared_ptr<Adapter> adapter_;
@@ -83,7 +94,7 @@ class Trainer {
   MemoryPlan plan_;
   std::unique_ptr<Arena> arena_;
   std::vector<float> first_moment_, second_moment_;
-  int64_t step_ = 0, planned_steps_ = 0, dead_steps_ = 0;
+  int64_t step_ = 0, updates_ = 0, planned_steps_ = 0, dead_steps_ = 0, skipped_in_a_row_ = 0;
   RouterStatistics statistics_, total_statistics_;
   RouterAlarms alarms_;
 };

@@ -6,7 +6,7 @@
 
 #include "support/reference.h"
 
-namespace moe::tests {
+namespace moe::test {
 
 using Doubles = std::vector<double>;
 
@@ -166,4 +166,4 @@ struct ReferenceMixture {
   }
 };
 
-}  // namespace moe::tests
+}  // namespace moe::test

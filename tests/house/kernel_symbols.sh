@@ -6,13 +6,9 @@ set -euo pipefail
 nm=$1 level=$2
 shift 2
 [ $# -gt 0 ] || { echo "no objects given" >&2; exit 1; }
-leaks=$("$nm" -C --defined-only --format=bsd "$@" | awk -v own="moe::cpu::$level::" '
-  $2 ~ /^[A-Za-z]$/ && $2 !~ /^[a-z]$/ || $2 ~ /^[uvw]$/ {
-    name = $0
-    sub(/^[0-9a-f]+ [A-Za-z] /, "", name)
-    sub(/^(vtable for|typeinfo for|typeinfo name for|guard variable for) /, "", name)
-    if (index(name, own) == 0 || name ~ /^std::/) print $2, name
-  }')
+# Global (upper case) and weak or unique (u, v, w) symbols; local ones cannot be mixed up.
+leaks=$("$nm" -C --defined-only --format=bsd "$@" | LC_ALL=C awk -v own="moe::cpu::$level::" '
+  $2 ~ /^[A-Zuvw]$/ && index($0, own) == 0 { sub(/^[0-9a-f]+ /, ""); print }')
 if [ -n "$leaks" ]; then
   echo "symbols outside moe::cpu::$level:" >&2
   echo "$leaks" >&2

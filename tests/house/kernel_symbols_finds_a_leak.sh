@@ -12,7 +12,7 @@ cat >"$work/bad.cpp" <<'CODE'
 #include <vector>
 namespace moe::cpu::avx2 { void grow(std::vector<float> &list) { list.push_back(1.0f); } }
 CODE
-for kind in good bad; do "$cxx" -std=c++20 -O1 -c "$work/$kind.cpp" -o "$work/$kind.o"; done
+for kind in good bad; do "$cxx" -std=c++20 -O0 -c "$work/$kind.cpp" -o "$work/$kind.o"; done
 "$here/kernel_symbols.sh" "$nm" avx2 "$work/good.o"
 if "$here/kernel_symbols.sh" "$nm" avx2 "$work/bad.o" 2>"$work/message"; then
   echo "the leak was not found" >&2

@@ -56,7 +56,8 @@ TEST(Adapter, AFreshOneChangesNothingAndIsAFunctionOfTheSeed) {
   config.r = 5;
   config.alpha = 10;
   config.target_modules.all_linear = true;
-  const auto a = Adapter::create(*model, config, 7), same = Adapter::create(*model, config, 7), other = Adapter::create(*model, config, 8);
+  const auto a = Adapter::create(*model, config, 7), same = Adapter::create(*model, config, 7),
+             other = Adapter::create(*model, config, 8);
   EXPECT_TRUE(a->delta_is_zero());
   EXPECT_TRUE(a->targets_attention() && a->targets_ffn());
   EXPECT_EQ(a->largest_rank(), 5);
@@ -109,8 +110,10 @@ TEST(Adapter, ModulesThatAreNoTargetHaveRankZero) {
 
 TEST(Adapter, ATargetThatMatchesNothingIsNamed) {
   const auto model = golden_model("models/llama");
-  EXPECT_FAILS(Adapter::create(*model, config_of({"q_proj", "query"}), 0), Code::invalid, "target_modules: 'query' matches no projection");
-  EXPECT_FAILS(Adapter::create(*model, config_of({"layers.9.self_attn.q_proj"}), 0), Code::invalid, "'layers.9.self_attn.q_proj'");
+  EXPECT_FAILS(Adapter::create(*model, config_of({"q_proj", "query"}), 0), Code::invalid,
+               "target_modules: 'query' matches no projection");
+  EXPECT_FAILS(Adapter::create(*model, config_of({"layers.9.self_attn.q_proj"}), 0), Code::invalid,
+               "'layers.9.self_attn.q_proj'");
   EXPECT_FAILS(Adapter::create(*model, config_of({"lm_head"}), 0), Code::invalid, "'lm_head'");
   LoraConfig one_layer = config_of({"q_proj"});
   one_layer.layers_to_transform = {5};
@@ -149,8 +152,10 @@ TEST_P(GoldenAdapter, RanksScalesAndFactorsAreThoseOfPeft) {
     EXPECT_EQ(f.rank, settings.integer_at("r", path));
     EXPECT_NEAR(f.scale, settings.number_at("scale", path), 1e-6);
     const ModuleShape shape = module_shape(model->config(), module);
-    EXPECT_EQ(std::vector<float>(f.a, f.a + f.rank * shape.in), file.read_floats(file.at("base_model.model." + path + ".lora_A.weight")));
-    EXPECT_EQ(std::vector<float>(f.b, f.b + f.rank * shape.out), file.read_floats(file.at("base_model.model." + path + ".lora_B.weight")));
+    EXPECT_EQ(std::vector<float>(f.a, f.a + f.rank * shape.in),
+              file.read_floats(file.at("base_model.model." + path + ".lora_A.weight")));
+    EXPECT_EQ(std::vector<float>(f.b, f.b + f.rank * shape.out),
+              file.read_floats(file.at("base_model.model." + path + ".lora_B.weight")));
   }
   EXPECT_FALSE(adapter->delta_is_zero());
 }
@@ -163,13 +168,15 @@ TEST_P(GoldenAdapter, SavedAndLoadedItIsTheSame) {
   adapter->save(*model, copy.path());
   const Safetensors before(folder + "/adapter_model.safetensors"), after(copy / "adapter_model.safetensors");
   ASSERT_EQ(before.tensors().size(), after.tensors().size());
-  for (const TensorInfo &tensor : before.tensors()) EXPECT_EQ(before.read_floats(tensor), after.read_floats(after.at(tensor.name))) << tensor.name;
+  for (const TensorInfo &tensor : before.tensors())
+    EXPECT_EQ(before.read_floats(tensor), after.read_floats(after.at(tensor.name))) << tensor.name;
   const auto again = Adapter::load(*model, copy.path(), true);
   EXPECT_EQ(values(adapter->parameters()), values(again->parameters()));
   EXPECT_EQ(adapter->config().base_model_name_or_path, again->config().base_model_name_or_path);
 }
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenAdapter,
-                         testing::Values("qwen3_all_linear", "llama_qv_rslora", "gemma3_patterns", "llama_tied_suffixes", "qwen3_dropout"),
+                         testing::Values("qwen3_all_linear", "llama_qv_rslora", "gemma3_patterns", "llama_tied_suffixes",
+                                         "qwen3_dropout"),
                          [](const auto &info) { return std::string(info.param); });
 
 TEST(Adapter, EntriesCoverEveryParameterInPeftNames) {
@@ -253,7 +260,8 @@ TEST(Adapter, OneChangedValueOfBMakesADelta) {
   EXPECT_FALSE(adapter->delta_is_zero());
   // A row of zeros in A against a column of B, for every k, is zero again.
   for (const Adapter::Entry &entry : adapter->entries()) {
-    if (entry.key.find("lora_A") != std::string::npos) std::fill_n(adapter->parameters().begin() + static_cast<long>(entry.offset), entry.shape[0] * entry.shape[1], 0.0f);
+    if (entry.key.find("lora_A") != std::string::npos)
+      std::fill_n(adapter->parameters().begin() + static_cast<long>(entry.offset), entry.shape[0] * entry.shape[1], 0.0f);
   }
   EXPECT_TRUE(adapter->delta_is_zero());
 }
@@ -302,7 +310,8 @@ void write_dequantized_llama(const std::string &gguf, const std::string &folder)
     std::vector<float> stored = file.read_floats(tensor), rows = stored;
     for (int64_t row = 0; interleaved && row < tensor.shape[0]; row++) {
       const int64_t head = row / h, r = row % h;  // stored row 2 j + half  ->  row half h/2 + j
-      std::copy_n(stored.begin() + row * tensor.shape[1], tensor.shape[1], rows.begin() + (head * h + (r % 2) * (h / 2) + r / 2) * tensor.shape[1]);
+      std::copy_n(stored.begin() + row * tensor.shape[1], tensor.shape[1],
+                  rows.begin() + (head * h + (r % 2) * (h / 2) + r / 2) * tensor.shape[1]);
     }
     tensors[to + ".weight"] = {tensor.shape, rows};
   };
@@ -312,14 +321,17 @@ void write_dequantized_llama(const std::string &gguf, const std::string &folder)
     add(from + "attn_norm", to + "input_layernorm"), add(from + "ffn_norm", to + "post_attention_layernorm");
     add(from + "attn_q", to + "self_attn.q_proj", true), add(from + "attn_k", to + "self_attn.k_proj", true);
     add(from + "attn_v", to + "self_attn.v_proj"), add(from + "attn_output", to + "self_attn.o_proj");
-    add(from + "ffn_gate", to + "mlp.gate_proj"), add(from + "ffn_up", to + "mlp.up_proj"), add(from + "ffn_down", to + "mlp.down_proj");
+    add(from + "ffn_gate", to + "mlp.gate_proj"), add(from + "ffn_up", to + "mlp.up_proj"),
+        add(from + "ffn_down", to + "mlp.down_proj");
   }
   std::vector<TensorToWrite> list;
   for (const auto &[name, tensor] : tensors) list.push_back({name, DType::f32, tensor.first, tensor.second.data()});
   write_safetensors(folder + "/model.safetensors", list);
-  std::ofstream(folder + "/config.json") << R"({"model_type": "llama", "vocab_size": 272, "hidden_size": 32, "intermediate_size": 64,
-    "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
-    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}})";
+  std::ofstream(folder + "/config.json")
+      << R"({"model_type": "llama", "vocab_size": 272, "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32}})";
 }
 
 TEST(Adapter, OneAdapterFitsAGgufAndItsDequantizedFolder) {
@@ -333,12 +345,14 @@ TEST(Adapter, OneAdapterFitsAGgufAndItsDequantizedFolder) {
   const Matrix &q = quantized->layer(1).projection[0], &p = plain->layer(1).projection[0];
   std::vector<float> dequantized(static_cast<size_t>(q.rows * q.columns));
   dequantize(q.dtype, q.data, q.rows * q.columns, dequantized.data());
-  EXPECT_TRUE(std::equal(dequantized.begin(), dequantized.end(), static_cast<const float *>(p.data))) << "rows of q in the same order";
+  EXPECT_TRUE(std::equal(dequantized.begin(), dequantized.end(), static_cast<const float *>(p.data)))
+      << "rows of q in the same order";
 
   const auto trained = Adapter::create(*quantized, config_of({"q_proj", "k_proj", "down_proj"}), 3);
   for (float &x : trained->parameters()) x += 0.125f;
   trained->save(*quantized, adapter_folder.path());
-  const auto on_gguf = Adapter::load(*quantized, adapter_folder.path(), true), on_folder = Adapter::load(*plain, adapter_folder.path(), false);
+  const auto on_gguf = Adapter::load(*quantized, adapter_folder.path(), true),
+             on_folder = Adapter::load(*plain, adapter_folder.path(), false);
   EXPECT_EQ(values(on_gguf->parameters()), values(on_folder->parameters()));
   for (int m = 0; m < kModules; m++) {
     const LowRank a = on_gguf->factors(1, static_cast<Module>(m)), b = on_folder->factors(1, static_cast<Module>(m));

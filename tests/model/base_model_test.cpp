@@ -94,7 +94,8 @@ TEST_P(GoldenModel, EveryTensorOfTheDecoderIsInItsPlace) {
       parameters += matrix.rows * matrix.columns;
     }
     EXPECT_EQ(norm(w.attention_norm, c.hidden), stored_norm(layer + "input_layernorm"));
-    EXPECT_EQ(norm(w.ffn_norm, c.hidden), stored_norm(layer + (c.sandwich_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm")));
+    EXPECT_EQ(norm(w.ffn_norm, c.hidden),
+              stored_norm(layer + (c.sandwich_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm")));
     parameters += 2 * c.hidden;
     if (c.sandwich_norms) {
       EXPECT_EQ(norm(w.post_attention_norm, c.hidden), stored_norm(layer + "post_attention_layernorm"));
@@ -117,8 +118,9 @@ TEST_P(GoldenModel, EveryTensorOfTheDecoderIsInItsPlace) {
   EXPECT_EQ(model->tokenizer(), nullptr);
 }
 INSTANTIATE_TEST_SUITE_P(Folders, GoldenModel,
-                         testing::Values(std::pair{"llama", "model."}, std::pair{"llama_tied", "model."}, std::pair{"qwen3", "model."},
-                                         std::pair{"gemma3_text", "model."}, std::pair{"gemma3_nested", "language_model.model."},
+                         testing::Values(std::pair{"llama", "model."}, std::pair{"llama_tied", "model."},
+                                         std::pair{"qwen3", "model."}, std::pair{"gemma3_text", "model."},
+                                         std::pair{"gemma3_nested", "language_model.model."},
                                          std::pair{"gemma3_nested/newer_names", "model.language_model."}),
                          [](const auto &info) {
                            std::string name = info.param.first;
@@ -179,9 +181,9 @@ TEST_P(GgufModel, MatricesKeepTheirTypeAndQueryRowsAreInHalves) {
   EXPECT_EQ(model->tokenizer()->size(), 272);
 }
 INSTANTIATE_TEST_SUITE_P(Files, GgufModel,
-                         testing::Values("llama-F32", "llama-F16", "llama-BF16", "llama-Q4_0", "llama-Q4_1", "llama-Q5_0", "llama-Q5_1",
-                                         "llama-Q8_0", "qwen3-F32", "qwen3-F16", "qwen3-Q4_0", "qwen3-Q5_1", "qwen3-Q8_0", "gemma3-F32",
-                                         "gemma3-BF16", "gemma3-Q4_0", "gemma3-Q8_0"),
+                         testing::Values("llama-F32", "llama-F16", "llama-BF16", "llama-Q4_0", "llama-Q4_1", "llama-Q5_0",
+                                         "llama-Q5_1", "llama-Q8_0", "qwen3-F32", "qwen3-F16", "qwen3-Q4_0", "qwen3-Q5_1",
+                                         "qwen3-Q8_0", "gemma3-F32", "gemma3-BF16", "gemma3-Q4_0", "gemma3-Q8_0"),
                          [](const auto &info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -189,7 +191,8 @@ INSTANTIATE_TEST_SUITE_P(Files, GgufModel,
                          });
 
 TEST(BaseModel, ATensorTypeThatIsNotReadIsRefusedByName) {
-  EXPECT_FAILS(BaseModel::load(golden_path("gguf/llama_kmix-KMIX.gguf"), {}), Code::unsupported, "'blk.0.ffn_up.weight' has type IQ4_XS");
+  EXPECT_FAILS(BaseModel::load(golden_path("gguf/llama_kmix-KMIX.gguf"), {}), Code::unsupported,
+               "'blk.0.ffn_up.weight' has type IQ4_XS");
 }
 
 TEST(BaseModel, MissingTensorsAndWrongShapesNameFileTensorAndShapes) {
@@ -201,7 +204,8 @@ TEST(BaseModel, MissingTensorsAndWrongShapesNameFileTensorAndShapes) {
   {
     ModelCopy copy("llama");
     copy.config_.set("intermediate_size", 90);
-    EXPECT_FAILS(copy.load(), Code::format, "model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight': expected shape [90, 48], found [89, 48]");
+    EXPECT_FAILS(copy.load(), Code::format,
+                 "model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight': expected shape [90, 48], found [89, 48]");
   }
   {
     ModelCopy copy("llama");
@@ -267,7 +271,8 @@ TEST(BaseModel, PathsThatAreNoModelAreErrors) {
   EXPECT_FAILS(BaseModel::load(folder / "nothing", {}), Code::io, "nothing");
   EXPECT_FAILS(BaseModel::load(folder.path(), {}), Code::io, "config.json");
   std::ofstream(folder / "weights.bin") << "abcdefgh";
-  EXPECT_FAILS(BaseModel::load(folder / "weights.bin", {}), Code::format, "expected a model folder with config.json or a GGUF file");
+  EXPECT_FAILS(BaseModel::load(folder / "weights.bin", {}), Code::format,
+               "expected a model folder with config.json or a GGUF file");
   std::ofstream(folder / "empty.gguf") << "";
   EXPECT_FAILS(BaseModel::load(folder / "empty.gguf", {}), Code::format, "empty.gguf");
 }
@@ -278,7 +283,9 @@ TEST(BaseModel, AModelWithoutTokenizerSaysSo) {
 
 // ---- key/value cache ----
 
-float &value(Rows rows, int64_t position, int64_t column) { return static_cast<float *>(rows.data)[position * rows.stride + column]; }
+float &value(Rows rows, int64_t position, int64_t column) {
+  return static_cast<float *>(rows.data)[position * rows.stride + column];
+}
 
 void fill(KvCache &cache, const BaseModel &model, int64_t first, int64_t count) {
   cache.reserve(first + count);

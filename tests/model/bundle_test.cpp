@@ -36,7 +36,8 @@ class Bundle : public testing::Test {
   // (good, line) of every finding
   std::vector<std::pair<bool, std::string>> findings(bool expected) {
     std::vector<std::pair<bool, std::string>> lines;
-    EXPECT_EQ(validate_bundle(*model_, folder_, [&](bool good, const std::string &line) { lines.emplace_back(good, line); }), expected);
+    EXPECT_EQ(validate_bundle(*model_, folder_, [&](bool good, const std::string &line) { lines.emplace_back(good, line); }),
+              expected);
     return lines;
   }
   // The bad findings joined.
@@ -61,7 +62,8 @@ TEST_F(Bundle, HoldsTheFilesOfItsLayoutEachWithFormatAndHash) {
   EXPECT_EQ(summary.string_at("result", "summary"), "good");
   const Json config = read_json(folder_ + "/moe_config.json");
   EXPECT_EQ(config.string_at("format", ""), "libmoe.bundle");
-  for (const char *name : {"moe_config.json", "domain_mapping.json", "router_config.json", "model_info.json", "build_summary.json"}) {
+  for (const char *name :
+       {"moe_config.json", "domain_mapping.json", "router_config.json", "model_info.json", "build_summary.json"}) {
     const Json json = read_json(folder_ + "/" + name);
     EXPECT_EQ(json.integer_at("format_version", name), 1);
     EXPECT_TRUE(json.string_at("format", name).starts_with("libmoe.")) << name;
@@ -231,7 +233,8 @@ TEST_F(Bundle, WhatCannotBeBuiltIsRefusedBeforeAnythingIsWritten) {
   refuse([](BundleBuild &b) { b.fallback_domain = "law"; }, Code::invalid, "fallback_domain: 'law'");
   refuse([](BundleBuild &b) { b.router.top_k = 5; }, Code::invalid, "top_k: expected 1 to 4");
   refuse([](BundleBuild &b) { b.adapters[0].second = golden_path("lora/llama_qv_rslora"); }, Code::format, "llama_qv_rslora");
-  refuse([](BundleBuild &b) { b.router_file = golden_path("mixture/gemma3_text/router.safetensors"); }, Code::format, "router.safetensors");
+  refuse([](BundleBuild &b) { b.router_file = golden_path("mixture/gemma3_text/router.safetensors"); }, Code::format,
+         "router.safetensors");
 }
 
 TEST_F(Bundle, AFolderThatIsNoBundleIsNotReplaced) {
@@ -278,14 +281,17 @@ TEST_F(Bundle, CutOffAtAnyFileWhileARouterIsReplacedItStaysWhole) {
   edit("moe_config.json", [&](Json &json) {
     Json files = json.at("files", "");
     for (const char *name : {"router.safetensors", "router_config.json"}) {
-      files.set(name, Json::object({{"sha256", sha256_file(copies / "before/" + name)}, {"next_sha256", sha256_file(copies / "after/" + name)}}));
+      files.set(name, Json::object({{"sha256", sha256_file(copies / "before/" + name)},
+                                    {"next_sha256", sha256_file(copies / "after/" + name)}}));
     }
     json.set("files", files);
   });
   for (const char *router : {"before", "after"}) {
     for (const char *config : {"before", "after"}) {
-      fs::copy_file(copies / router + "/router.safetensors", folder_ + "/router.safetensors", fs::copy_options::overwrite_existing);
-      fs::copy_file(copies / config + "/router_config.json", folder_ + "/router_config.json", fs::copy_options::overwrite_existing);
+      fs::copy_file(copies / router + "/router.safetensors", folder_ + "/router.safetensors",
+                    fs::copy_options::overwrite_existing);
+      fs::copy_file(copies / config + "/router_config.json", folder_ + "/router_config.json",
+                    fs::copy_options::overwrite_existing);
       findings(true);
       EXPECT_NE(load_bundle(*model_, folder_).router, nullptr);
     }
@@ -305,7 +311,8 @@ TEST_F(Bundle, AFolderWithoutFormatIsTheDomainRouterWithShiftedIndices) {
   std::ofstream(folder_ + "/moe_config.json") << R"({"base_model": "somewhere/model", "domains": ["medical", "math"],
     "adapter_paths": {"medical": "adapters/medical", "math": "/home/user/domain_models/math"}, "gating_strategy": "top-1_hard"})";
   std::ofstream(folder_ + "/domain_mapping.json") << R"({"medical": 1, "math": 0})";
-  std::ofstream(folder_ + "/router_config.json") << R"({"type": "domain", "strategy": "top-1_hard", "fallback_domain": "medical"})";
+  std::ofstream(folder_ + "/router_config.json")
+      << R"({"type": "domain", "strategy": "top-1_hard", "fallback_domain": "medical"})";
   const BundleConfig config = read_bundle_config(folder_);
   EXPECT_EQ(config.gating, "domain");
   EXPECT_EQ(config.fallback_domain, "medical");

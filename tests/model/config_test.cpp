@@ -62,8 +62,10 @@ TEST(Config, LlamaHasItsSizesAndScales) {
 // Llama 3.1's rule by wavelengths, the form in which it was published.
 TEST(Config, Llama3ScalingKeepsFastStretchesSlowAndBlendsBetween) {
   for (double original : {32.0, 128.0}) {
-    const DecoderConfig c = changed("llama", text(R"({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-      "high_freq_factor": 4.0, "original_max_position_embeddings": )", original, "}}"));
+    const DecoderConfig c =
+        changed("llama", text(R"({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+      "high_freq_factor": 4.0, "original_max_position_embeddings": )",
+                              original, "}}"));
     std::vector<double> expected;
     int kept = 0, stretched = 0, blended = 0;
     for (double f : frequencies(500000, 12)) {
@@ -97,8 +99,10 @@ TEST(Config, LinearScalingUnderTheOlderKeyDividesEveryFrequency) {
 
 TEST(Config, BothStylesOfRopeKeysMeanTheSame) {
   const DecoderConfig old_style = golden_config("llama");
-  const DecoderConfig new_style = changed("llama", R"({"rope_scaling": null, "rope_theta": null, "rope_parameters": {"rope_type": "llama3",
-    "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}})");
+  const DecoderConfig new_style =
+      changed("llama", R"({"rope_scaling": null, "rope_theta": null, "rope_parameters": {"rope_type": "llama3",
+    "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32}})");
   EXPECT_EQ(old_style.ropes[0].inverse_frequency, new_style.ropes[0].inverse_frequency);
 }
 
@@ -148,8 +152,12 @@ TEST(Config, NestedGemma3TakesLayerTypesAndScalesGlobalLayersOnly) {
 }
 
 TEST(Config, Gemma3HasTheDefaultsOfItsClass) {
-  const DecoderConfig c = read_config(Json::parse(R"({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hidden_size": 2560,
-    "intermediate_size": 10240, "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}})", "c"), "c");
+  const DecoderConfig c =
+      read_config(Json::parse(R"({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hidden_size": 2560,
+    "intermediate_size": 10240, "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    "sliding_window": 1024}})",
+                              "c"),
+                  "c");
   EXPECT_EQ(c.vocabulary, 262208);
   EXPECT_EQ(c.heads, 8);
   EXPECT_EQ(c.kv_heads, 4);
@@ -201,7 +209,8 @@ TEST(Config, FingerprintDependsOnTheArchitectureAndNotOnTheFileFormat) {
   EXPECT_EQ(c.fingerprint(), changed("llama", R"({"torch_dtype": "bfloat16", "rms_norm_eps": 1e-6})").fingerprint());
   EXPECT_NE(c.fingerprint(), changed("llama", R"({"num_hidden_layers": 2})").fingerprint());
   EXPECT_NE(c.fingerprint(), changed("llama", R"({"model_type": "qwen3", "head_dim": 12})").fingerprint());
-  EXPECT_EQ(read_config(Gguf(golden_path("gguf/llama-F32.gguf"))).fingerprint(), read_config(Gguf(golden_path("gguf/llama-Q8_0.gguf"))).fingerprint());
+  EXPECT_EQ(read_config(Gguf(golden_path("gguf/llama-F32.gguf"))).fingerprint(),
+            read_config(Gguf(golden_path("gguf/llama-Q8_0.gguf"))).fingerprint());
 }
 
 TEST(Config, WhatIsNotBuiltInIsRefusedByName) {
@@ -215,13 +224,16 @@ TEST(Config, WhatIsNotBuiltInIsRefusedByName) {
   EXPECT_FAILS(changed("llama", R"({"quantization_config": {"bits": 4}})"), Code::unsupported, "'quantization_config'");
   EXPECT_FAILS(changed("gemma3_text", R"({"attn_logit_softcapping": 50.0})"), Code::unsupported, "'attn_logit_softcapping'");
   EXPECT_FAILS(changed("gemma3_text", R"({"final_logit_softcapping": 30.0})"), Code::unsupported, "'final_logit_softcapping'");
-  EXPECT_FAILS(changed("gemma3_text", R"({"use_bidirectional_attention": true})"), Code::unsupported, "'use_bidirectional_attention'");
+  EXPECT_FAILS(changed("gemma3_text", R"({"use_bidirectional_attention": true})"), Code::unsupported,
+               "'use_bidirectional_attention'");
 }
 
 TEST(Config, SizesOutOfRangeNameFileKeyAndValue) {
-  EXPECT_FAILS(changed("llama", R"({"num_hidden_layers": 0})"), Code::format, "config.json: key 'num_hidden_layers': expected 1 to 1024, found 0");
+  EXPECT_FAILS(changed("llama", R"({"num_hidden_layers": 0})"), Code::format,
+               "config.json: key 'num_hidden_layers': expected 1 to 1024, found 0");
   EXPECT_FAILS(changed("llama", R"({"hidden_size": 1e15})"), Code::format, "'hidden_size'");
-  EXPECT_FAILS(changed("llama", R"({"hidden_size": 47})"), Code::format, "'hidden_size': expected a multiple of the 4 heads, found 47");
+  EXPECT_FAILS(changed("llama", R"({"hidden_size": 47})"), Code::format,
+               "'hidden_size': expected a multiple of the 4 heads, found 47");
   EXPECT_FAILS(changed("llama", R"({"vocab_size": -1})"), Code::format, "'vocab_size'");
   EXPECT_FAILS(changed("llama", R"({"vocab_size": "many"})"), Code::format, "'vocab_size'");
   EXPECT_FAILS(changed("llama", R"({"num_key_value_heads": 3})"), Code::format, "multiple of the 3 key heads, found 4");
@@ -230,7 +242,8 @@ TEST(Config, SizesOutOfRangeNameFileKeyAndValue) {
   EXPECT_FAILS(changed("llama", R"({"rope_theta": -1})"), Code::format, "'rope_theta'");
   EXPECT_FAILS(changed("llama", R"({"rope_scaling": {"type": "linear", "factor": 0}})"), Code::format, "'factor'");
   EXPECT_FAILS(changed("gemma3_text", R"({"sliding_window": 0})"), Code::format, "'sliding_window'");
-  EXPECT_FAILS(changed("gemma3_text", R"({"layer_types": ["full_attention"]})"), Code::format, "'layer_types': expected a list of 4");
+  EXPECT_FAILS(changed("gemma3_text", R"({"layer_types": ["full_attention"]})"), Code::format,
+               "'layer_types': expected a list of 4");
   EXPECT_FAILS(read_config(Json::parse("{}", "c"), "c"), Code::format, "c: key 'model_type' is missing");
   EXPECT_FAILS(read_config(Json::parse("[]", "c"), "c"), Code::format, "c");
 }
@@ -242,8 +255,9 @@ TEST(Module, PathsAndTheirInverse) {
   ASSERT_TRUE(parse_module_path("model.layers.12.self_attn.o_proj", &layer, &module));
   EXPECT_EQ(layer, 12);
   EXPECT_EQ(module, Module::o_proj);
-  for (const char *path : {"", "model.layers.", "model.layers.1", "model.layers.1.", "model.layers.-1.mlp.up_proj", "model.layers.01.mlp.up_proj",
-                           "model.layers.1.mlp.up_proj.x", "layers.1.mlp.up_proj", "model.layers.99999999999999999999.mlp.up_proj"}) {
+  for (const char *path :
+       {"", "model.layers.", "model.layers.1", "model.layers.1.", "model.layers.-1.mlp.up_proj", "model.layers.01.mlp.up_proj",
+        "model.layers.1.mlp.up_proj.x", "layers.1.mlp.up_proj", "model.layers.99999999999999999999.mlp.up_proj"}) {
     EXPECT_FALSE(parse_module_path(path, &layer, &module)) << path;
   }
 }

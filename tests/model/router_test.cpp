@@ -54,7 +54,8 @@ TEST(Router, FormsHaveTheirNames) {
   for (GateForm form : {GateForm::delta, GateForm::renormalised_delta, GateForm::weighted, GateForm::straight_through}) {
     EXPECT_EQ(parse_gate_form(gate_form_name(form)), form);
   }
-  EXPECT_FAILS(parse_gate_form("softmax"), Code::invalid, "expected delta, renormalised_delta, weighted or straight_through, found 'softmax'");
+  EXPECT_FAILS(parse_gate_form("softmax"), Code::invalid,
+               "expected delta, renormalised_delta, weighted or straight_through, found 'softmax'");
 }
 
 TEST(Router, SettingsThatCannotWorkAreRefused) {
@@ -85,7 +86,8 @@ TEST(Router, GradientsStandBesideTheParameters) {
   const auto router = Router::create(config, 0);
   EXPECT_EQ(router->weight_gradient(1, RouterKind::attention) - router->gradients().data(),
             router->weight(1, RouterKind::attention) - router->parameters().data());
-  EXPECT_EQ(router->bias_gradient(0, RouterKind::ffn) - router->gradients().data(), router->bias(0, RouterKind::ffn) - router->parameters().data());
+  EXPECT_EQ(router->bias_gradient(0, RouterKind::ffn) - router->gradients().data(),
+            router->bias(0, RouterKind::ffn) - router->parameters().data());
   for (float x : router->gradients()) EXPECT_EQ(x, 0);
   EXPECT_FAILS(router->weight(2, RouterKind::ffn), Code::internal, "layer 2");
   config.attention = false;
@@ -107,13 +109,15 @@ TEST(Router, SavedAndLoadedItIsTheSame) {
 TEST(Router, GoldenFilesLoad) {
   const auto ffn = Router::load(golden_path("mixture/qwen3/router.safetensors"), config_of(3, 48, 3));
   const Safetensors file(golden_path("mixture/qwen3/router.safetensors"));
-  const std::vector<float> w = file.read_floats(file.at("layers.2.router.weight")), b = file.read_floats(file.at("layers.2.router.bias"));
+  const std::vector<float> w = file.read_floats(file.at("layers.2.router.weight")),
+                           b = file.read_floats(file.at("layers.2.router.bias"));
   EXPECT_TRUE(std::equal(w.begin(), w.end(), ffn->weight(2, RouterKind::ffn)));
   EXPECT_TRUE(std::equal(b.begin(), b.end(), ffn->bias(2, RouterKind::ffn)));
   RouterConfig attention = config_of(3, 48, 2);
   attention.ffn = false;
   attention.attention = true;
-  EXPECT_NE(Router::load(golden_path("mixture/qwen3/attn_router.safetensors"), attention)->weight(0, RouterKind::attention)[0], 0);
+  EXPECT_NE(Router::load(golden_path("mixture/qwen3/attn_router.safetensors"), attention)->weight(0, RouterKind::attention)[0],
+            0);
 }
 
 TEST(Router, FilesThatDoNotFitAreErrors) {

@@ -5,6 +5,8 @@
 //   RowsData x = random_rows(7, 33, DType::bf16, 1);   // x.rows() for the op, x.at(t, j) for the reference
 //   EXPECT_LT(nmse(expected, y.values()), tolerance(DType::bf16));
 #pragma once
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -29,7 +31,9 @@ inline uint64_t random_bits(uint64_t seed, uint64_t index) {
   return x ^ (x >> 31);
 }
 // uniform in [0, 1)
-inline double random_uniform(uint64_t seed, uint64_t index) { return static_cast<double>(random_bits(seed, index) >> 11) * 0x1p-53; }
+inline double random_uniform(uint64_t seed, uint64_t index) {
+  return static_cast<double>(random_bits(seed, index) >> 11) * 0x1p-53;
+}
 // standard normal (Box-Muller)
 inline double random_normal(uint64_t seed, uint64_t index) {
   const double u = 1 - random_uniform(seed, 2 * index), v = random_uniform(seed, 2 * index + 1);
@@ -95,7 +99,8 @@ class RowsData {
 inline RowsData random_rows(int64_t tokens, int64_t n, DType dtype, uint64_t seed, double deviation = 1, int64_t gap = 0) {
   RowsData rows(tokens, n, dtype, gap);
   for (int64_t t = 0; t < tokens; t++)
-    for (int64_t j = 0; j < n; j++) rows.set(t, j, static_cast<float>(deviation * random_normal(seed, static_cast<uint64_t>(t * n + j))));
+    for (int64_t j = 0; j < n; j++)
+      rows.set(t, j, static_cast<float>(deviation * random_normal(seed, static_cast<uint64_t>(t * n + j))));
   return rows;
 }
 
@@ -136,6 +141,17 @@ inline std::vector<std::unique_ptr<Backend>> all_cpu_backends(int threads) {
   std::vector<std::unique_ptr<Backend>> backends;
   for (const cpu::Kernels *kernels : all_kernels()) backends.push_back(cpu_backend(*kernels, threads));
   return backends;
+}
+// op(backend) returns what it computed (RowsData); check(result) compares it with the reference. Runs on every level; a second
+// thread must not change a bit.
+template <class Op, class Check>
+void on_every_cpu_backend(Op op, Check check) {
+  for (const cpu::Kernels *kernels : all_kernels()) {
+    SCOPED_TRACE(kernels->level);
+    const auto one = op(*cpu_backend(*kernels, 1)), two = op(*cpu_backend(*kernels, 2));
+    EXPECT_TRUE(one.same_bits(two)) << "two threads give other bits than one";
+    check(one);
+  }
 }
 
 }  // namespace moe::test

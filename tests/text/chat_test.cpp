@@ -24,7 +24,8 @@ bool is_plain(const Json &row) {
 
 std::vector<ChatMessage> messages_of(const Json &row) {
   std::vector<ChatMessage> messages;
-  for (const Json &message : row.at("messages", "").items()) messages.push_back({text_at(message, "role"), text_at(message, "content")});
+  for (const Json &message : row.at("messages", "").items())
+    messages.push_back({text_at(message, "role"), text_at(message, "content")});
   return messages;
 }
 
@@ -84,8 +85,9 @@ TEST_P(GoldenChat, RendersPlainConversationsAsTheTemplate) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenChat,
-                         testing::Values(Case{"gguf-smollm2", 28, 36}, Case{"qwen2", 28, 36}, Case{"Qwen-Qwen2.5-7B-Instruct", 28, 36},
-                                         Case{"Qwen-Qwen3-0.6B", 28, 36}, Case{"minimind", 28, 36}));
+                         testing::Values(Case{"gguf-smollm2", 28, 36}, Case{"qwen2", 28, 36},
+                                         Case{"Qwen-Qwen2.5-7B-Instruct", 28, 36}, Case{"Qwen-Qwen3-0.6B", 28, 36},
+                                         Case{"minimind", 28, 36}));
 
 TEST(Chat, GemmaRendersAsItsTemplates) {
   const auto gemma2 = find_chat_renderer_by_sha256("ecd6ae513fe103f0eb62e8ab5bfa8d0fe45c1074fa398b089c93a7e70c15cfd6", "<bos>");
@@ -106,7 +108,8 @@ TEST(Chat, GemmaPutsTheSystemMessageBeforeTheFirstQuestion) {
 TEST(Chat, ContentSpansAreTheContents) {
   const Json index = read_json(golden::kText + "chat/index.json");
   const auto renderer = find_chat_renderer(text_at(index.at("templates", "").at("gguf-smollm2", ""), "source"), "");
-  const std::vector<ChatMessage> messages = {{"user", "one"}, {"assistant", ""}, {"critic", "two<|im_end|>"}, {"assistant", " three\n"}};
+  const std::vector<ChatMessage> messages = {
+      {"user", "one"}, {"assistant", ""}, {"critic", "two<|im_end|>"}, {"assistant", " three\n"}};
   const RenderedChat chat = renderer->render(messages, false);
   for (size_t i = 0; i < messages.size(); ++i) {
     EXPECT_EQ(chat.text.substr(chat.content[i].begin, chat.content[i].end - chat.content[i].begin), messages[i].content);
@@ -128,8 +131,9 @@ TEST(Chat, ToolResultsShareAUserTurn) {
   const Json index = read_json(golden::kText + "chat/index.json");
   const auto renderer = find_chat_renderer(text_at(index.at("templates", "").at("Qwen-Qwen3-0.6B", ""), "source"), "");
   const RenderedChat chat = renderer->render({{"user", "q"}, {"tool", "1"}, {"tool", "2"}, {"assistant", "a"}}, false);
-  EXPECT_EQ(chat.text, "<|im_start|>user\nq<|im_end|>\n<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n"
-                       "</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\na<|im_end|>\n");
+  EXPECT_EQ(chat.text,
+            "<|im_start|>user\nq<|im_end|>\n<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n"
+            "</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\na<|im_end|>\n");
 }
 
 TEST(Chat, TheLastLineBreakOfATemplateDoesNotCount) {
@@ -145,7 +149,8 @@ TEST(Chat, AnUnknownTemplateIsRefusedWithItsSha256) {
     FAIL() << "accepted";
   } catch (const Error &error) {
     EXPECT_EQ(error.code(), Code::unsupported);
-    EXPECT_NE(error.message().find("f24189f08c85a1eb19a737306c3a13e85462ee33d964f28108d64a2485fa2171"), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("f24189f08c85a1eb19a737306c3a13e85462ee33d964f28108d64a2485fa2171"), std::string::npos)
+        << error.message();
   }
 }
 

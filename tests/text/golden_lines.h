@@ -1,5 +1,6 @@
 // Reads the golden files of tests/golden/text.
 #pragma once
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,9 @@ inline std::vector<Json> read_lines(const std::string &path) {
 }
 
 inline const std::string &text_at(const Json &row, const char *key) { return row.at(key, "golden line").string(); }
+
+// What the ids decode to: written where it is not the text itself.
+inline const std::string &decoded_of(const Json &row) { return text_at(row, row.find("decoded") ? "decoded" : "text"); }
 
 inline std::vector<int32_t> ids_at(const Json &row, const char *key) {
   std::vector<int32_t> ids;

@@ -24,7 +24,8 @@ std::vector<std::pair<std::string, std::shared_ptr<const Tokenizer>>> load_all()
   all.emplace_back("gpt-2", load_tokenizer(Gguf(kVocabularies + "ggml-vocab-gpt-2.gguf")));
   for (const char *name : {"minimind", "torchtitan_test", "qwen2"}) all.emplace_back(name, load_tokenizer(kVocabularies + name));
   if (MOE_HAVE_PCRE2) {
-    for (const char *name : {"steps", "previous", "llama", "metaspace_first"}) all.emplace_back(name, load_tokenizer(golden::kText + "small/" + name));
+    for (const char *name : {"steps", "previous", "llama", "metaspace_first"})
+      all.emplace_back(name, load_tokenizer(golden::kText + "small/" + name));
   }
   return all;
 }
@@ -61,7 +62,8 @@ void expect_sound(const std::string &name, const Tokenizer &tokenizer, const std
 TEST(Robustness, TextsThatAreNotUtf8ComeBack) {
   const auto tokenizers = load_all();
   for (const Json &row : golden::read_lines(golden::kText + "tokenizers/invalid_utf8.jsonl")) {
-    for (const auto &[name, tokenizer] : tokenizers) expect_sound(name, *tokenizer, golden::from_hex(golden::text_at(row, "text_hex")));
+    for (const auto &[name, tokenizer] : tokenizers)
+      expect_sound(name, *tokenizer, golden::from_hex(golden::text_at(row, "text_hex")));
   }
 }
 
@@ -79,9 +81,40 @@ TEST(Robustness, RandomBytesComeBack) {
 // Fragments that meet each other: white space of all kinds, marks, digits, control-token text, cut characters.
 TEST(Robustness, RandomFragmentsComeBack) {
   const auto tokenizers = load_all();
-  const std::string fragments[] = {" ", "  ", "\n", "\r\n", "\t", "\xC2\xA0", "\xE3\x80\x80", "a", "The", "'s", "'RE", "12345", "\xD9\xA3", "e\xCC\x81", "\xCC\x81",
-                                   "\xE4\xBD\xA0\xE5\xA5\xBD", "\xF0\x9F\x98\x80", "\xF0\x9F", "\x98\x80", "<|im_end|>", "<|im_", "</s>", "<s>", "<0x41>", "\xE2\x96\x81",
-                                   "...", "<m>", "<left>", "<right>", "<word>", std::string(1, '\0'), "\x1D", "\xEF\xBF\xBD", "\xEA\xB0\x80\xE1\x86\xA7"};
+  const std::string fragments[] = {" ",
+                                   "  ",
+                                   "\n",
+                                   "\r\n",
+                                   "\t",
+                                   "\xC2\xA0",
+                                   "\xE3\x80\x80",
+                                   "a",
+                                   "The",
+                                   "'s",
+                                   "'RE",
+                                   "12345",
+                                   "\xD9\xA3",
+                                   "e\xCC\x81",
+                                   "\xCC\x81",
+                                   "\xE4\xBD\xA0\xE5\xA5\xBD",
+                                   "\xF0\x9F\x98\x80",
+                                   "\xF0\x9F",
+                                   "\x98\x80",
+                                   "<|im_end|>",
+                                   "<|im_",
+                                   "</s>",
+                                   "<s>",
+                                   "<0x41>",
+                                   "\xE2\x96\x81",
+                                   "...",
+                                   "<m>",
+                                   "<left>",
+                                   "<right>",
+                                   "<word>",
+                                   std::string(1, '\0'),
+                                   "\x1D",
+                                   "\xEF\xBF\xBD",
+                                   "\xEA\xB0\x80\xE1\x86\xA7"};
   const Random random(11, 0);
   uint64_t at = 0;
   for (int round = 0; round < 400; ++round) {
@@ -94,8 +127,8 @@ TEST(Robustness, RandomFragmentsComeBack) {
 // A quadratic step anywhere would take hours.
 TEST(Robustness, LongTextsTakeLinearTime) {
   for (const auto &[name, tokenizer] : load_all()) {
-    for (const std::string part : {"a", " ", "\n ", "ab", ".", " .", "1", "\xE4\xBD\xA0", "\xCC\x81", "\xCC\x81\xCC\xA3", "\xE0\xBD\xB3", "\xFF", "<|",
-                                   "\xE2\x96\x81"}) {
+    for (const std::string part : {"a", " ", "\n ", "ab", ".", " .", "1", "\xE4\xBD\xA0", "\xCC\x81", "\xCC\x81\xCC\xA3",
+                                   "\xE0\xBD\xB3", "\xFF", "<|", "\xE2\x96\x81"}) {
       std::string text;
       while (text.size() < 200'000) text += part;
       const Encoding encoding = tokenizer->encode_with_spans(text, {false, true, {}});
@@ -213,13 +246,18 @@ class MetadataFile {
 
 MetadataFile tiny_gguf(const std::string &model = "llama") {
   MetadataFile file;
-  file.text("tokenizer.ggml.model", model).texts("tokenizer.ggml.tokens", {"<unk>", "\xE2\x96\x81", "a", "b", "\xE2\x96\x81" "a", "ab"});
+  file.text("tokenizer.ggml.model", model)
+      .texts("tokenizer.ggml.tokens", {"<unk>", "\xE2\x96\x81", "a", "b",
+                                       "\xE2\x96\x81"
+                                       "a",
+                                       "ab"});
   return file;
 }
 
 TEST(TokenizerGguf, MergesByScore) {
   auto file = tiny_gguf();
-  file.numbers<float>("tokenizer.ggml.scores", 6, {0, -3, -4, -5, -1, -2}).numbers<int32_t>("tokenizer.ggml.token_type", 5, {2, 1, 1, 1, 1, 1});
+  file.numbers<float>("tokenizer.ggml.scores", 6, {0, -3, -4, -5, -1, -2})
+      .numbers<int32_t>("tokenizer.ggml.token_type", 5, {2, 1, 1, 1, 1, 1});
   EXPECT_EQ(file.load()->encode("ab", {}), (std::vector<int32_t>{4, 3}));  // "_a" before "ab"
   auto other = tiny_gguf();
   other.numbers<float>("tokenizer.ggml.scores", 6, {0, -3, -4, -5, -2, -1}).integer("tokenizer.ggml.unknown_token_id", 0);
@@ -234,6 +272,34 @@ void expect_refused(const MetadataFile &file, Code code, const std::string &mess
     EXPECT_EQ(error.code(), code) << error.message();
     EXPECT_NE(error.message().find(message), std::string::npos) << error.message();
   }
+}
+
+MetadataFile byte_level_gguf() {
+  MetadataFile file;
+  file.text("tokenizer.ggml.model", "gpt2")
+      .texts("tokenizer.ggml.tokens", {"e", "1", "11", "1111", "\xC3\x83", "\xC2\xA9", "\xC3\x8C", "\xC4\xA3", "<x>"});
+  file.texts("tokenizer.ggml.merges", {"1 1", "11 11"})
+      .numbers<int32_t>("tokenizer.ggml.token_type", 5, {1, 1, 1, 1, 1, 1, 1, 1, 3});
+  return file;
+}
+
+TEST(TokenizerGguf, TheSplitIsTheOneThatTheFileNames) {
+  if (!unicode::has_unicode_classes()) GTEST_SKIP() << "byte-level vocabularies need utf8proc";
+  const auto encode = [](const MetadataFile &file, const std::string &text) { return file.load()->encode(text, {}); };
+  using Ids = std::vector<int32_t>;
+  EXPECT_EQ(encode(byte_level_gguf(), "1111"), (Ids{3}));  // none named: GPT-2's
+  EXPECT_EQ(encode(byte_level_gguf().text("tokenizer.ggml.pre", "gpt-2"), "1111"), (Ids{3}));
+  EXPECT_EQ(encode(byte_level_gguf().text("tokenizer.ggml.pre", "default"), "1111"), (Ids{2, 1, 1}));
+  EXPECT_EQ(encode(byte_level_gguf().text("tokenizer.ggml.pre", "llama-bpe"), "1111"), (Ids{2, 1, 1}));
+  EXPECT_EQ(encode(byte_level_gguf().text("tokenizer.ggml.pre", "smollm"), "1111"), (Ids{1, 1, 1, 1}));
+  EXPECT_EQ(encode(byte_level_gguf().text("tokenizer.ggml.pre", "qwen2"), "1111"), (Ids{1, 1, 1, 1}));
+}
+
+TEST(TokenizerGguf, ModelsOfTheNeoxFamilyNormalize) {
+  if (!unicode::has_unicode_classes()) GTEST_SKIP() << "byte-level vocabularies need utf8proc";
+  const std::string text = "e\xCC\x81";
+  EXPECT_EQ(byte_level_gguf().load()->encode(text, {}), (std::vector<int32_t>{0, 6, 7}));
+  EXPECT_EQ(byte_level_gguf().text("general.architecture", "gptneox").load()->encode(text, {}), (std::vector<int32_t>{4, 5}));
 }
 
 TEST(TokenizerGguf, RefusesOtherKindsByName) {

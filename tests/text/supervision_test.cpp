@@ -30,13 +30,15 @@ TEST(Supervision, GivesTheIdsAndMasksOfTheGoldenRows) {
   int64_t rows = 0;
   for (const Json &row : golden::read_lines(golden::kText + "mask/rows.jsonl")) {
     std::vector<ChatMessage> messages;
-    for (const Json &message : row.at("messages", "").items()) messages.push_back({text_at(message, "role"), text_at(message, "content")});
+    for (const Json &message : row.at("messages", "").items())
+      messages.push_back({text_at(message, "role"), text_at(message, "content")});
     const RenderedChat chat = renderer->render(messages, false);
     ASSERT_EQ(chat.text, text_at(row, "text"));
     EXPECT_EQ(chat.supervised, spans_of(row.at("supervised_bytes", "")));
     const SupervisedTokens tokens = encode_supervised(*tokenizer, chat.text, chat.supervised);
     EXPECT_EQ(tokens.ids, golden::ids_at(row, "ids"));
-    EXPECT_EQ(std::vector<int32_t>(tokens.mask.begin(), tokens.mask.end()), golden::ids_at(row, "mask")) << text_at(row, "source");
+    EXPECT_EQ(std::vector<int32_t>(tokens.mask.begin(), tokens.mask.end()), golden::ids_at(row, "mask"))
+        << text_at(row, "source");
     EXPECT_EQ(tokens.straddling, golden::ids_at(row, "straddling_tokens")) << text_at(row, "source");
     EXPECT_EQ(tokens.unencodable_bytes, 0);
     ++rows;
@@ -65,7 +67,7 @@ TEST_F(SupervisionOfMinimind, MasksTheTokensOfTheRanges) {
   const size_t begin = text.find("Good"), end = text.rfind('\n');
   const SupervisedTokens tokens = encode_supervised(*tokenizer_, text, {{begin, end}});
   EXPECT_EQ(text_of(tokens, 1), "Good day!<|im_end|>");
-  EXPECT_EQ(text_of(tokens, 0) , "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n\n");
+  EXPECT_EQ(text_of(tokens, 0), "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n\n");
   EXPECT_TRUE(tokens.straddling.empty());
   EXPECT_EQ(tokens.unencodable_bytes, 0);
 }

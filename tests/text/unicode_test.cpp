@@ -25,8 +25,11 @@ std::vector<std::string> expected_pieces(const Json &row, const char *name) {
   return pieces;
 }
 
-const std::pair<const char *, Split> kSplits[] = {
-    {"gpt-2", Split::gpt2}, {"smollm", Split::smollm}, {"llama3", Split::llama3}, {"qwen2", Split::qwen2}, {"o200k", Split::o200k}};
+const std::pair<const char *, Split> kSplits[] = {{"gpt-2", Split::gpt2},
+                                                  {"smollm", Split::smollm},
+                                                  {"llama3", Split::llama3},
+                                                  {"qwen2", Split::qwen2},
+                                                  {"o200k", Split::o200k}};
 
 TEST(Split, ScannersGiveThePiecesOfThePatterns) {
   if (!unicode::has_unicode_classes()) GTEST_SKIP() << "Unicode classes need utf8proc";
@@ -34,7 +37,8 @@ TEST(Split, ScannersGiveThePiecesOfThePatterns) {
     for (const auto &[name, split] : kSplits) {
       PreSplitter splitter;
       splitter.add_split(split);
-      EXPECT_EQ(pieces_of(splitter, text_at(row, "text")), expected_pieces(row, name)) << name << " " << row.at("text", "").dump();
+      EXPECT_EQ(pieces_of(splitter, text_at(row, "text")), expected_pieces(row, name))
+          << name << " " << row.at("text", "").dump();
     }
   }
 }
@@ -46,7 +50,8 @@ TEST(Split, Pcre2GivesThePiecesOfThePatterns) {
     PreSplitter splitter;
     splitter.add_pattern(text_at(index.at("patterns", ""), name), PreSplitter::Keep::isolated, false, "test");
     for (const Json &row : read_lines(golden::kText + "unicode/pre_tokens.jsonl")) {
-      EXPECT_EQ(pieces_of(splitter, text_at(row, "text")), expected_pieces(row, name)) << name << " " << row.at("text", "").dump();
+      EXPECT_EQ(pieces_of(splitter, text_at(row, "text")), expected_pieces(row, name))
+          << name << " " << row.at("text", "").dump();
     }
   }
 }
@@ -88,7 +93,8 @@ TEST(Split, APatternThatExplodesIsAnErrorNotAHang) {
 
 TEST(Normalizer, GivesTheNormalForms) {
   if (!unicode::has_unicode_classes()) GTEST_SKIP() << "normalization needs utf8proc";
-  const std::tuple<const char *, NormalForm> forms[] = {{"NFC", NormalForm::nfc}, {"NFD", NormalForm::nfd}, {"NFKC", NormalForm::nfkc}};
+  const std::tuple<const char *, NormalForm> forms[] = {
+      {"NFC", NormalForm::nfc}, {"NFD", NormalForm::nfd}, {"NFKC", NormalForm::nfkc}};
   for (const Json &row : read_lines(golden::kText + "unicode/normal_forms.jsonl")) {
     for (const auto &[name, form] : forms) {
       Normalizer normalizer;
@@ -107,7 +113,10 @@ TEST(Normalizer, KnowsWhereTheBytesCameFrom) {
   normalizer.set_block_is_space();
   normalizer.set_prefix(PrefixSpace::always, false);
   NormalizedText out;
-  normalizer.apply("abbc\xE2\x96\x81" "d", true, true, out);
+  normalizer.apply(
+      "abbc\xE2\x96\x81"
+      "d",
+      true, true, out);
   ASSERT_EQ(out.text, " axc d");
   EXPECT_EQ(out.source(0, 1), (ByteSpan{0, 0}));
   EXPECT_EQ(out.source(0, 2), (ByteSpan{0, 1}));
@@ -133,10 +142,16 @@ TEST(Normalizer, SpacesOfSentencePieceAreOnePiece) {
 }
 
 TEST(Unicode, ReplacesEachMaximalInvalidPart) {
-  EXPECT_EQ(unicode::replace_invalid("a\xFF" "b"), "a\xEF\xBF\xBD" "b");
-  EXPECT_EQ(unicode::replace_invalid("\xE2\x82"), "\xEF\xBF\xBD");                                   // one part, cut
-  EXPECT_EQ(unicode::replace_invalid("\xF0\x9F\x98\x41"), "\xEF\xBF\xBD" "A");
-  EXPECT_EQ(unicode::replace_invalid("\xED\xA0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");      // a surrogate: no part of it can be valid
+  EXPECT_EQ(unicode::replace_invalid("a\xFF"
+                                     "b"),
+            "a\xEF\xBF\xBD"
+            "b");
+  EXPECT_EQ(unicode::replace_invalid("\xE2\x82"), "\xEF\xBF\xBD");  // one part, cut
+  EXPECT_EQ(unicode::replace_invalid("\xF0\x9F\x98\x41"),
+            "\xEF\xBF\xBD"
+            "A");
+  EXPECT_EQ(unicode::replace_invalid("\xED\xA0\x80"),
+            "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");  // a surrogate: no part of it can be valid
   EXPECT_EQ(unicode::replace_invalid("\xC0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD");
   EXPECT_EQ(unicode::replace_invalid("\xEF\xBF\xBD"), "\xEF\xBF\xBD");
 }

@@ -13,6 +13,9 @@
 namespace moe::cpu::MOE_KERNEL_LEVEL {
 namespace {
 
+// a specialization of a template takes no storage class
+#define MOE_INLINE_SPECIAL inline __attribute__((always_inline))
+
 
 MOE_INLINE uint16_t load_u16(const uint8_t *p) {
   uint16_t x;
@@ -219,6 +222,101 @@ MOE_BLOCK_TYPE(BlockQ5K, block_q5_k, 256, 176)
 MOE_BLOCK_TYPE(BlockQ6K, block_q6_k, 256, 210)
 #undef MOE_BLOCK_TYPE
 
+// A block in registers. Through memory the compiler may store halves of a register and load the whole, which stalls; so the
+// common types of AVX-512 go straight.
+template <class Block>
+MOE_INLINE void expand_vectors(const uint8_t *p, Vec *w) {
+  float values[Block::values];
+  Block::expand(p, values);
+  for (int64_t i = 0; i < Block::values / kWidth; i++) w[i] = load(values + i * kWidth);
+}
+#if defined(__AVX512F__)
+MOE_INLINE Vec from_u8(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(q)); }
+MOE_INLINE Vec from_i8(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
+MOE_INLINE __m128i bytes_at(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+MOE_INLINE __m128i low_nibbles(__m128i q) { return _mm_and_si128(q, _mm_set1_epi8(15)); }
+MOE_INLINE __m128i high_nibbles(__m128i q) { return low_nibbles(_mm_srli_epi16(q, 4)); }
+// bit i of `bits` at 16 in byte i
+MOE_INLINE __m128i fifth_bits(uint32_t bits) { return _mm_maskz_set1_epi8(static_cast<__mmask16>(bits), 16); }
+MOE_INLINE uint32_t load_u32(const uint8_t *p) {
+  uint32_t x;
+  __builtin_memcpy(&x, p, 4);
+  return x;
+}
+
+template <>
+MOE_INLINE_SPECIAL void expand_vectors<BlockQ8_0>(const uint8_t *p, Vec *w) {
+  const Vec d = broadcast(half_at(p));
+  w[0] = from_i8(bytes_at(p + 2)) * d;
+  w[1] = from_i8(bytes_at(p + 18)) * d;
+}
+template <>
+MOE_INLINE_SPECIAL void expand_vectors<BlockQ4_0>(const uint8_t *p, Vec *w) {
+  const Vec d = broadcast(half_at(p));
+  const __m128i q = bytes_at(p + 2), eight = _mm_set1_epi8(8);
+  w[0] = from_i8(_mm_sub_epi8(low_nibbles(q), eight)) * d;
+  w[1] = from_i8(_mm_sub_epi8(high_nibbles(q), eight)) * d;
+}
+template <>
+MOE_INLINE_SPECIAL void expand_vectors<BlockQ4_1>(const uint8_t *p, Vec *w) {
+  const Vec d = broadcast(half_at(p)), m = broadcast(half_at(p + 2));
+  const __m128i q = bytes_at(p + 4);
+  w[0] = fma(from_u8(low_nibbles(q)), d, m);
+  w[1] = fma(from_u8(high_nibbles(q)), d, m);
+}
+template <>
+MOE_INLINE_SPECIAL void expand_vectors<BlockQ5_0>(const uint8_t *p, Vec *w) {
+  const Vec d = broadcast(half_at(p));
+  const uint32_t high = load_u32(p + 2);
+  const __m128i q = bytes_at(p + 6), sixteen = _mm_set1_epi8(16);
+  w[0] = from_i8(_mm_sub_epi8(_mm_or_si128(low_nibbles(q), fifth_bits(high)), sixteen)) * d;
+  w[1] = from_i8(_mm_sub_epi8(_mm_or_si128(high_nibbles(q), fifth_bits(high >> 16)), sixteen)) * d;
+}
+template <>
+MOE_INLINE_SPECIAL void expand_vectors<BlockQ5_1>(const uint8_t *p, Vec *w) {
+  const Vec d = broadcast(half_at(p)), m = broadcast(half_at(p + 2));
+  const uint32_t high = load_u32(p + 4);
+  const __m128i q = bytes_at(p + 8);
+  w[0] = fma(from_u8(_mm_or_si128(low_nibbles(q), fifth_bits(high))), d, m);
+  w[1] = fma(from_u8(_mm_or_si128(high_nibbles(q), fifth_bits(high >> 16))), d, m);
+}
+template <>
+MOE_INLINE_SPECIAL void expand_vectors<BlockQ4K>(const uint8_t *p, Vec *w) {
+  const float d = half_at(p), dmin = half_at(p + 2);
+#pragma GCC unroll 4
+  for (int n = 0; n < 4; n++) {
+    float s0, m0, s1, m1;
+    k_scale(p + 4, 2 * n, &s0, &m0);
+    k_scale(p + 4, 2 * n + 1, &s1, &m1);
+    const Vec low = broadcast(s0 * d), low_minimum = broadcast(m0 * -dmin), high = broadcast(s1 * d), high_minimum = broadcast(m1 * -dmin);
+    const __m128i q0 = bytes_at(p + 16 + n * 32), q1 = bytes_at(p + 32 + n * 32);
+    w[4 * n] = fma(low, from_u8(low_nibbles(q0)), low_minimum);
+    w[4 * n + 1] = fma(low, from_u8(low_nibbles(q1)), low_minimum);
+    w[4 * n + 2] = fma(high, from_u8(high_nibbles(q0)), high_minimum);
+    w[4 * n + 3] = fma(high, from_u8(high_nibbles(q1)), high_minimum);
+  }
+}
+template <>
+MOE_INLINE_SPECIAL void expand_vectors<BlockQ6K>(const uint8_t *p, Vec *w) {
+  const float d = half_at(p + 208);
+  const __m128i two = _mm_set1_epi8(3), offset = _mm_set1_epi8(32);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {  // (half of the block, half of 32 values)
+    const int n = i / 2, half = i % 2;
+    const int8_t *scales = reinterpret_cast<const int8_t *>(p + 192) + n * 8 + half;
+    const __m128i l0 = bytes_at(p + n * 64 + half * 16), l1 = bytes_at(p + n * 64 + 32 + half * 16), h = bytes_at(p + 128 + n * 32 + half * 16);
+    const auto value = [&](__m128i low, int shift, int scale) {
+      const __m128i high = _mm_slli_epi16(_mm_and_si128(_mm_srli_epi16(h, shift), two), 4);
+      return from_i8(_mm_sub_epi8(_mm_or_si128(low, high), offset)) * broadcast(d * static_cast<float>(scales[scale]));
+    };
+    w[8 * n + half] = value(low_nibbles(l0), 0, 0);
+    w[8 * n + 2 + half] = value(low_nibbles(l1), 2, 2);
+    w[8 * n + 4 + half] = value(high_nibbles(l0), 4, 4);
+    w[8 * n + 6 + half] = value(high_nibbles(l1), 6, 6);
+  }
+}
+#endif
+
 // Calls the template for the block description of a weight type.
 #define MOE_DISPATCH_BLOCK(type, call)               \
   switch (type) {                                    \
@@ -243,7 +341,11 @@ template <class Block>
 MOE_INLINE void expand_values(const uint8_t *row, int64_t first, int64_t count, float *y) {
   const uint8_t *p = row + first / Block::values * Block::bytes;
   int64_t j = 0;
-  for (; j + Block::values <= count; j += Block::values, p += Block::bytes) Block::expand(p, y + j);
+  for (; j + Block::values <= count; j += Block::values, p += Block::bytes) {
+    Vec w[Block::values / kWidth];
+    expand_vectors<Block>(p, w);
+    for (int64_t i = 0; i < Block::values / kWidth; i++) store(y + j + i * kWidth, w[i]);
+  }
   if (j < count) {  // only rows of plain numbers end inside 32 values
     uint8_t tail[Block::bytes];
     float values[Block::values];

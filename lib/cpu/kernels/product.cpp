@@ -313,15 +313,11 @@ MOE_INLINE void dot_row(const uint8_t *row, int64_t k, const float *x, int64_t l
   for (int t = 0; t < N; t++) sum[t][0] = sum[t][1] = zero();
   int64_t i = 0;
   for (; i + Block::values <= k; i += Block::values, row += Block::bytes) {
-    float w[Block::values];
-    Block::expand(row, w);
-#pragma GCC unroll 8
-    for (int64_t j = 0; j < Block::values; j += 2 * kWidth) {
-      const Vec w0 = load(w + j), w1 = load(w + j + kWidth);
-      for (int t = 0; t < N; t++) {
-        sum[t][0] = fma(w0, load(x + t * ldx + i + j), sum[t][0]);
-        sum[t][1] = fma(w1, load(x + t * ldx + i + j + kWidth), sum[t][1]);
-      }
+    Vec w[Block::values / kWidth];
+    expand_vectors<Block>(row, w);
+#pragma GCC unroll 16
+    for (int64_t j = 0; j < Block::values / kWidth; j++) {
+      for (int t = 0; t < N; t++) sum[t][j % 2] = fma(w[j], load(x + t * ldx + i + j * kWidth), sum[t][j % 2]);
     }
   }
   if (i < k) {

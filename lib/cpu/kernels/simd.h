@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 // GCC's own header makes "undefined" registers from uninitialized variables and warns about them where inlined.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -100,6 +100,8 @@ MOE_INLINE Vec min(Vec a, Vec b) {
   return _mm512_min_ps(a, b);
 #elif defined(__AVX2__)
   return _mm256_min_ps(a, b);
+#elif defined(__SSE2__)
+  return _mm_min_ps(a, b);
 #else
   return a < b ? a : b;
 #endif
@@ -109,6 +111,8 @@ MOE_INLINE Vec max(Vec a, Vec b) {
   return _mm512_max_ps(a, b);
 #elif defined(__AVX2__)
   return _mm256_max_ps(a, b);
+#elif defined(__SSE2__)
+  return _mm_max_ps(a, b);
 #else
   return a > b ? a : b;
 #endif
@@ -120,6 +124,8 @@ MOE_INLINE Vec square_root(Vec x) {
   return _mm512_sqrt_ps(x);
 #elif defined(__AVX2__)
   return _mm256_sqrt_ps(x);
+#elif defined(__SSE2__)
+  return _mm_sqrt_ps(x);
 #else
   for (int64_t i = 0; i < kWidth; i++) x[i] = __builtin_sqrtf(x[i]);
   return x;

@@ -180,54 +180,50 @@ void adamw(int64_t n, float *p, const float *g, float *m, float *v, float gradie
 }
 
 // ---- dropout: Philox4x32-10, kWidth blocks at a time ----
-struct Words {
-  BitVec high, low;
-};
-// lane by lane the 64-bit product of two 32-bit words
-MOE_INLINE Words multiply_words(BitVec x, uint32_t factor) {
+typedef uint64_t WideVec __attribute__((vector_size(kWidth * 4)));
+// the 64-bit products of the low halves of the lanes with a 32-bit factor
+MOE_INLINE WideVec multiply_low(WideVec x, uint32_t factor) {
+  const WideVec f = WideVec{} + factor;
 #if defined(__AVX512F__)
-  const __m512i v = reinterpret_cast<__m512i>(x), f = _mm512_set1_epi32(static_cast<int>(factor));
-  const __m512i even = _mm512_mul_epu32(v, f), odd = _mm512_mul_epu32(_mm512_srli_epi64(v, 32), f);
-  return {reinterpret_cast<BitVec>(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd)),
-          reinterpret_cast<BitVec>(_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)))};
+  return reinterpret_cast<WideVec>(_mm512_mul_epu32(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(f)));
 #elif defined(__AVX2__)
-  const __m256i v = reinterpret_cast<__m256i>(x), f = _mm256_set1_epi32(static_cast<int>(factor));
-  const __m256i even = _mm256_mul_epu32(v, f), odd = _mm256_mul_epu32(_mm256_srli_epi64(v, 32), f);
-  return {reinterpret_cast<BitVec>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa)),
-          reinterpret_cast<BitVec>(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa))};
+  return reinterpret_cast<WideVec>(_mm256_mul_epu32(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(f)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<WideVec>(_mm_mul_epu32(reinterpret_cast<__m128i>(x), reinterpret_cast<__m128i>(f)));
 #else
-  Words result = {};
-  for (int64_t i = 0; i < kWidth; i++) {
-    const uint64_t product = uint64_t{x[i]} * factor;
-    result.high[i] = static_cast<uint32_t>(product >> 32);
-    result.low[i] = static_cast<uint32_t>(product);
-  }
-  return result;
+  return (x & 0xffffffff) * f;
 #endif
 }
-// words[0..3] of the kWidth blocks from `block` (all of one 16-aligned group, so the low half does not overflow)
+// words[0..3] of the kWidth blocks from `block` on (all of one 16-aligned group, so the low half does not overflow). Even and
+// odd blocks are computed apart, each in the low half of a 64-bit lane as the multiplication takes it; the high halves hold
+// what the multiplication ignores until the two are put together.
 MOE_INLINE void philox(uint64_t seed, uint64_t stream, uint64_t block, BitVec words[4]) {
-  BitVec lanes = {};
-  for (int64_t i = 0; i < kWidth; i++) lanes[i] = static_cast<uint32_t>(i);
-  const BitVec none = {};
-  BitVec c0 = lanes + static_cast<uint32_t>(block), c1 = none + static_cast<uint32_t>(block >> 32);
-  BitVec c2 = none + static_cast<uint32_t>(stream), c3 = none + static_cast<uint32_t>(stream >> 32);
+  WideVec c[2][4], even = {};
+  const WideVec none = {};
+  for (uint64_t i = 0; i < kWidth / 2; i++) even[i] = 2 * i;
+  for (uint64_t odd = 0; odd < 2; odd++) {
+    c[odd][0] = even + (block + odd);
+    c[odd][1] = none + (block >> 32);
+    c[odd][2] = none + stream;
+    c[odd][3] = none + (stream >> 32);
+  }
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; round++) {
-    const Words product0 = multiply_words(c0, 0xD2511F53), product1 = multiply_words(c2, 0xCD9E8D57);
-    c0 = product1.high ^ c1 ^ key0;
-    c1 = product1.low;
-    c2 = product0.high ^ c3 ^ key1;
-    c3 = product0.low;
+    for (int odd = 0; odd < 2; odd++) {
+      WideVec *state = c[odd];
+      const WideVec product0 = multiply_low(state[0], 0xD2511F53), product1 = multiply_low(state[2], 0xCD9E8D57);
+      state[0] = (product1 >> 32) ^ state[1] ^ key0;
+      state[1] = product1;
+      state[2] = (product0 >> 32) ^ state[3] ^ key1;
+      state[3] = product0;
+    }
     key0 += 0x9E3779B9;
     key1 += 0xBB67AE85;
   }
-  words[0] = c0;
-  words[1] = c1;
-  words[2] = c2;
-  words[3] = c3;
+  for (int w = 0; w < 4; w++) words[w] = reinterpret_cast<BitVec>((c[0][w] & 0xffffffff) | (c[1][w] << 32));
 }
-void dropout(int64_t n, const float *x, uint64_t seed, uint64_t stream, uint64_t first_block, uint32_t threshold, float scale, float *y) {
+void dropout(int64_t n, const float *x, uint64_t seed, uint64_t stream, uint64_t first_block, uint32_t threshold, float scale,
+             float *y) {
   const Vec factor = broadcast(scale);
   for (int64_t group = 0; group < n; group += 64, first_block += 16) {
     for (int64_t lane = 0; lane < 16; lane += kWidth) {
@@ -237,9 +233,8 @@ void dropout(int64_t n, const float *x, uint64_t seed, uint64_t stream, uint64_t
         const int64_t i = group + 16 * w + lane;
         const BitVec kept = reinterpret_cast<BitVec>(words[w] >= threshold);
         if (i >= n) break;
-        for_each_register(n - i < kWidth ? n - i : kWidth, [&](int64_t, auto lanes) {
-          lanes.put(y + i, from_bits(to_bits(lanes.get(x + i) * factor) & kept));
-        });
+        for_each_register(n - i < kWidth ? n - i : kWidth,
+                          [&](int64_t, auto lanes) { lanes.put(y + i, from_bits(to_bits(lanes.get(x + i) * factor) & kept)); });
       }
     }
   }

@@ -83,4 +83,6 @@ with open(FOLDER / "lines.jsonl", "w") as out:
                 t.encode_special_tokens = not special
                 ids = t.encode(text, add_special_tokens=special).ids
                 t.encode_special_tokens = False
-                out.write(json.dumps({"tokenizer": name, "text": text, "special": special, "ids": ids, "decoded": t.decode(ids, skip_special_tokens=False)}) + "\n")
+                decoded = t.decode(ids, skip_special_tokens=False)
+                row = {"tokenizer": name, "text": text, "special": special, "ids": ids, **({"decoded": decoded} if decoded != text else {})}
+                out.write(json.dumps(row, separators=(",", ":")) + "\n")

@@ -1,0 +1,89 @@
+// A data set: tokenized, masked examples of one or several domain files, given out as packed batches in a shuffled order that
+// depends on the seed and the epoch only, with a cursor that can be saved and restored. With several domains every stretch of the
+// order holds them in proportion to their sizes.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/cancel.h"
+#include "base/json.h"
+#include "data/example_file.h"
+#include "data/tokenize.h"
+#include "tensor/packed_batch.h"
+
+namespace moe {
+
+struct DatasetSource {
+  std::string path;    // rows, a folder of such files, or a packed .safetensors file (one optimizer step per file and epoch)
+  std::string schema;  // "" = found from the rows
+  std::string domain;  // label for reports
+  int32_t entry = -1;  // router entry of the domain (1-based), -1 = none
+};
+
+struct DatasetOptions {
+  int64_t max_length = 1024;  // tokens of a sequence
+  int64_t max_samples = 0;    // examples per source; 0 = all
+  uint64_t seed = 0;
+  bool shuffle = true;
+  const Cancel *cancel = nullptr;  // looked at per row while opening
+};
+
+class Dataset {
+ public:
+  // tokenizer may be null when every source is packed; chat is needed for messages only. vocabulary: every id is checked to be
+  // below it (0 = not checked). Code::invalid when no example of a source can be used, with the reasons.
+  static std::shared_ptr<Dataset> open(const std::vector<DatasetSource> &sources, const DatasetOptions &options,
+                                       const Tokenizer *tokenizer, const ChatRenderer *chat, int64_t vocabulary);
+
+  int64_t size() const { return static_cast<int64_t>(items_.size()); }  // sequences (packed: files)
+  int64_t batches_per_epoch(int64_t rows) const;
+  // The next `rows` sequences of the epoch (fewer at its end); a packed source gives one whole file. Starts the next epoch by
+  // itself.
+  PackedBatch next(int64_t rows);
+  void rewind();
+  Json cursor() const;
+  void restore(const Json &cursor);  // Code::state when it is of other data
+
+  // Moves about `fraction` of every source into a data set of its own, by a hash of the prompts: independent of order and seed,
+  // and examples with the same prompt stay together. Both start at their beginning. Code::invalid when a side would be empty.
+  std::shared_ptr<Dataset> take_validation(double fraction);
+
+  // Upper bounds over all batches of `rows` sequences.
+  void largest_batch(int64_t rows, int64_t *tokens, int64_t *supervised) const;
+  std::vector<int64_t> tokens_by_domain(int64_t experts) const;  // [E]
+  int64_t tokens() const { return tokens_; }                     // of one epoch
+  int64_t supervised_tokens() const { return supervised_; }
+  // Per file: path, sha256, domain, schema, rows, skipped rows by reason, sequences, tokens, supervised tokens; as it was opened.
+  const Json &report() const { return report_; }
+  const SkipReport &skipped() const { return skipped_; }
+
+ private:
+  struct Item {
+    PackedBatch batch;  // one sequence, without positions and domains; or a whole packed file
+    size_t source = 0;
+    uint64_t prompt_hash = 0;
+  };
+  Dataset() = default;
+  void add_source(const DatasetSource &source, const Tokenizer &tokenizer, const ChatRenderer *chat, int64_t vocabulary);
+  // Adds the examples of a file until `used` has reached max_samples.
+  void add_file(const std::string &path, const DatasetSource &source, const ExampleTokenizer &examples, int64_t vocabulary,
+                int64_t &used);
+  void add_packed(const DatasetSource &source, int64_t vocabulary);
+  void settle();  // after the items have changed: totals, identity, the first epoch
+  void order_epoch();
+
+  DatasetOptions options_;
+  std::vector<Item> items_;  // in the order of the sources and their rows
+  std::vector<DatasetSource> sources_;
+  bool packed_ = false;
+  std::vector<uint32_t> order_;  // of the current epoch
+  int64_t epoch_ = 0, index_ = 0;
+  int64_t tokens_ = 0, supervised_ = 0;
+  std::string identity_;  // sha256 of what the batches depend on
+  Json report_ = Json::array();
+  SkipReport skipped_;
+};
+
+}  // namespace moe

@@ -1,0 +1,349 @@
+#include "eval/evaluation.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/sha256.h"
+#include "eval/exact_match.h"
+#include "eval/held_out.h"
+#include "eval/statistics.h"
+
+namespace moe {
+namespace {
+
+// What a model runs on one domain.
+struct Weights {
+  std::shared_ptr<Adapter> adapter;
+  std::shared_ptr<Mixture> mixture;
+  Overlay overlay() const { return {adapter.get(), mixture.get()}; }
+  bool operator==(const Weights &) const = default;
+};
+
+Weights weights_on(const EvalModel &model, const std::string &domain) {
+  if (model.type == "lora") return {model.adapter, nullptr};
+  if (model.type == "moe" && model.mixture->router) return {nullptr, model.mixture};
+  if (model.type == "moe") {
+    const std::vector<std::string> &domains = model.mixture->domains;
+    const auto found = std::find(domains.begin(), domains.end(), domain);
+    return {found == domains.end() ? nullptr : model.mixture->experts[static_cast<size_t>(found - domains.begin())], nullptr};
+  }
+  for (const auto &[name, adapter] : model.by_domain)
+    if (name == domain) return {adapter, nullptr};
+  return {};
+}
+
+void check_tasks(const std::vector<EvalTask> &tasks) {
+  if (tasks.empty()) fail(Code::invalid, "there is no task to evaluate on");
+  for (const EvalTask &task : tasks) {
+    const auto same = [&](const EvalTask &other) { return other.domain == task.domain; };
+    if (std::count_if(tasks.begin(), tasks.end(), same) > 1) fail(Code::invalid, "two tasks have the domain '", task.domain, "'");
+    if (task.limit < 0) fail(Code::invalid, "limit is ", task.limit, ", expected 0 (all rows) or more");
+  }
+}
+
+void check_models(const std::vector<EvalModel> &models) {
+  if (models.empty()) fail(Code::invalid, "there is no model to evaluate");
+  for (const EvalModel &model : models) {
+    const bool known = model.type == "base" || model.type == "lora" || model.type == "moe" || model.type == "oracle" || model.type == "domain";
+    if (!known) fail(Code::invalid, "model '", model.name, "': type '", model.type, "', expected base, lora, moe, oracle or domain");
+    if (model.type == "lora" && !model.adapter) fail(Code::invalid, "model '", model.name, "': type lora without an adapter");
+    if (model.type == "moe" && !model.mixture) fail(Code::invalid, "model '", model.name, "': type moe without a mixture");
+    const auto same = [&](const EvalModel &other) { return other.name == model.name; };
+    if (std::count_if(models.begin(), models.end(), same) > 1) fail(Code::invalid, "two models have the name '", model.name, "'");
+  }
+}
+
+// All measures of one model on the items of one task.
+class ModelRun {
+ public:
+  ModelRun(const BaseModel &model, const HeldOut &task, const EvalOptions &options, Weights weights, std::function<bool(int64_t, int64_t)> progress,
+           const Cancel *cancel)
+      : model_(model), task_(task), options_(options), weights_(std::move(weights)), progress_(std::move(progress)), cancel_(cancel),
+        scorer_(model, weights_.overlay(), cancel), total_(static_cast<int64_t>(task.items.size()) * measures()) {}
+
+  std::vector<EvalResult> run() {
+    std::vector<EvalResult> results;
+    if (task_.multiple_choice) results.push_back(timed("multiple_choice", [&](EvalResult &result) { score_choices(result); }));
+    if (task_.exact_match) results.push_back(timed("exact_match", [&](EvalResult &result) { score_answers(result); }));
+    if (!task_.losses) return results;
+    EvalResult losses = timed("loss", [&](EvalResult &result) { score_losses(result); });
+    if (results.empty()) results.push_back(std::move(losses));
+    else take_losses(results.front(), losses);
+    return results;
+  }
+
+ private:
+  int64_t measures() const { return task_.multiple_choice + task_.exact_match + task_.losses; }
+
+  template <class Measure>
+  EvalResult timed(const char *type, Measure measure) {
+    const auto start = std::chrono::steady_clock::now();
+    EvalResult result;
+    result.evaluation_type = type;
+    result.domain = task_.task.domain;
+    result.dataset = task_.dataset;
+    result.template_name = task_.schema;
+    result.skipped = task_.skipped;
+    for (const HeldOutItem &item : task_.items) {
+      EvalItem &out = result.items.emplace_back();
+      out.id = item.id;
+      out.row = item.example.row;
+      out.prompt_sha256 = sha256_hex(item.prompt.data(), item.prompt.size());
+      out.gold = item.example.gold;
+      out.reference = item.example.reference;
+      for (const Choice &choice : item.example.choices) out.choice_bytes.push_back(static_cast<int64_t>(choice.text.size()));
+    }
+    measure(result);
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    summarize(result);
+    return result;
+  }
+
+  void advance(int64_t items) {
+    done_ += items;
+    if (progress_ && !progress_(done_, total_)) fail(Code::cancelled, "cancelled by the caller");
+  }
+
+  // Calls part(first, last) for groups of items of a good size for one pass.
+  template <class Part>
+  void in_groups(const std::vector<int64_t> &tokens, EvalResult &result, Part part) {
+    size_t first = 0;
+    for (const size_t end : groups_of_tokens(tokens)) {
+      part(first, end);
+      for (size_t i = first; i < end; i++) result.tokens += tokens[i];
+      advance(static_cast<int64_t>(end - first));
+      first = end;
+    }
+  }
+
+  static void set_routing(EvalItem &item, const RoutingSum &routing) {
+    item.routing_tokens = routing.tokens;
+    item.routing.clear();
+    for (const double weight : routing.weights) item.routing.push_back(static_cast<float>(weight / static_cast<double>(std::max<int64_t>(1, routing.tokens))));
+  }
+
+  void score_choices(EvalResult &result) {
+    std::vector<int64_t> tokens;
+    for (const HeldOutItem &item : task_.items) tokens.push_back(tokens_of(item.question));
+    in_groups(tokens, result, [&](size_t first, size_t last) {
+      std::vector<ChoiceQuestion> questions;
+      for (size_t i = first; i < last; i++) questions.push_back(task_.items[i].question);
+      scorer_.score(questions);
+      for (size_t i = first; i < last; i++) {
+        EvalItem &item = result.items[i];
+        item.choice_log_likelihood = questions[i - first].log_likelihood;
+        item.prediction = best_choice(item.choice_log_likelihood);
+        item.prediction_norm = best_choice(per_byte(item.choice_log_likelihood, item.choice_bytes));
+        item.correct = item.prediction == item.gold;
+        item.correct_norm = item.prediction_norm == item.gold;
+        set_routing(item, questions[i - first].routing);
+      }
+    });
+  }
+
+  void score_losses(EvalResult &result) {
+    std::vector<ScoredSequence> all;
+    std::vector<size_t> owner;  // item of each sequence
+    std::vector<int64_t> tokens;
+    for (size_t i = 0; i < task_.items.size(); i++) {
+      for (const TokenizedExample &sequence : task_.items[i].sequences) {
+        all.push_back({sequence.tokens, sequence.labels, {}, {}});
+        owner.push_back(i);
+        tokens.push_back(static_cast<int64_t>(sequence.tokens.size()));
+      }
+    }
+    result.has_loss = true;
+    std::vector<RoutingSum> routing(task_.items.size());
+    size_t first = 0;
+    for (const size_t end : groups_of_tokens(tokens)) {
+      scorer_.score(std::span(all).subspan(first, end - first));
+      const int64_t items_before = first == 0 ? 0 : static_cast<int64_t>(owner[first - 1]) + 1;
+      for (; first < end; first++) {
+        EvalItem &item = result.items[owner[first]];
+        const ScoredSequence &sequence = all[first];
+        for (size_t t = 0; t < sequence.labels.size(); t++) {
+          if (sequence.labels[t] == kNoLabel) continue;
+          item.nll += sequence.nll[t];
+          item.nll_tokens++;
+        }
+        RoutingSum &sum = routing[owner[first]];
+        sum.weights.resize(sequence.routing.weights.size());
+        for (size_t e = 0; e < sum.weights.size(); e++) sum.weights[e] += sequence.routing.weights[e];
+        sum.tokens += sequence.routing.tokens;
+        result.tokens += tokens[first];
+      }
+      advance(static_cast<int64_t>(owner[end - 1]) + 1 - items_before);
+    }
+    for (size_t i = 0; i < routing.size(); i++) set_routing(result.items[i], routing[i]);
+  }
+
+  void score_answers(EvalResult &result) {
+    std::vector<std::vector<int32_t>> prompts;
+    for (const HeldOutItem &item : task_.items) prompts.push_back(item.prompt_tokens);
+    const AnswerOptions answer_options{options_.max_new_tokens, task_.mark, task_.items.front().example.kind == SchemaKind::multiple_choice};
+    // The caller of evaluate() keeps the model alive, so the sessions need not own it.
+    const std::shared_ptr<const BaseModel> model(std::shared_ptr<void>(), &model_);
+    const auto done = [&](size_t index, const GeneratedAnswer &answer) {
+      EvalItem &item = result.items[index];
+      item.generated = answer.text;
+      item.routing = answer.routing;
+      item.routing_tokens = answer.tokens;
+      result.tokens += answer.tokens;
+      judge(task_.items[index].example, item);
+      advance(1);
+      return true;
+    };
+    generate_answers(model, weights_.adapter, weights_.mixture, prompts, answer_options, done, cancel_);
+  }
+
+  void judge(const Example &example, EvalItem &item) const {
+    if (example.kind == SchemaKind::multiple_choice) {
+      item.prediction = item.prediction_norm = parse_choice(item.generated, example.choices);
+      item.unparsed = item.prediction < 0;
+      if (!item.unparsed) item.parsed = example.choices[static_cast<size_t>(item.prediction)].text;
+      item.correct = item.correct_norm = item.prediction == item.gold;
+      return;
+    }
+    if (task_.mark.empty()) {
+      item.parsed = trimmed_answer(item.generated);
+      item.correct = item.correct_norm = item.parsed == trimmed_answer(item.reference);
+      return;
+    }
+    const ParsedAnswer parsed = parse_marked_answer(item.generated, task_.mark);
+    const std::string reference = normalised_number(trimmed_answer(item.reference));
+    item.unparsed = parsed.strict.empty();
+    item.parsed = item.unparsed ? parsed.flexible : parsed.strict;
+    item.correct = !item.unparsed && parsed.strict == reference;
+    item.correct_norm = !parsed.flexible.empty() && parsed.flexible == reference;
+  }
+
+  void summarize(EvalResult &result) const {
+    const auto samples = static_cast<int64_t>(result.items.size());
+    result.total_samples = samples;
+    for (const EvalItem &item : result.items) {
+      result.correct += item.correct;
+      result.correct_norm += item.correct_norm;
+      result.unparsed += item.unparsed;
+    }
+    if (result.evaluation_type != "loss") {
+      const Interval interval = wilson(result.correct, samples);
+      result.accuracy = static_cast<double>(result.correct) / static_cast<double>(samples);
+      result.acc_norm = static_cast<double>(result.correct_norm) / static_cast<double>(samples);
+      result.accuracy_low = interval.low;
+      result.accuracy_high = interval.high;
+    }
+    if (result.has_loss) summarize_losses(result);
+    summarize_routing(result);
+  }
+
+  void summarize_losses(EvalResult &result) const {
+    double nll = 0;
+    for (const EvalItem &item : result.items) {
+      nll += item.nll;
+      result.loss_tokens += item.nll_tokens;
+    }
+    result.mean_loss = nll / static_cast<double>(result.loss_tokens);
+    result.perplexity = std::exp(result.mean_loss);
+    const int64_t samples = result.total_samples;
+    const auto mean_loss = [&](const Draw &draw) {
+      double sum = 0, tokens = 0;
+      for (const int32_t i : draw[0]) {
+        sum += result.items[static_cast<size_t>(i)].nll;
+        tokens += static_cast<double>(result.items[static_cast<size_t>(i)].nll_tokens);
+      }
+      return sum / tokens;
+    };
+    const Interval interval = bootstrap({&samples, 1}, mean_loss, options_.seed).interval;
+    result.loss_low = interval.low;
+    result.loss_high = interval.high;
+  }
+
+  void summarize_routing(EvalResult &result) const {
+    if (!weights_.mixture) return;
+    result.entries = {"base"};
+    const std::vector<std::string> &domains = weights_.mixture->domains;
+    result.entries.insert(result.entries.end(), domains.begin(), domains.end());
+    const auto found = std::find(domains.begin(), domains.end(), result.domain);
+    if (found != domains.end()) result.domain_entry = static_cast<int32_t>(found - domains.begin()) + 1;
+    result.usage.assign(result.entries.size(), 0);
+    double tokens = 0;
+    for (const EvalItem &item : result.items) {
+      for (size_t e = 0; e < item.routing.size(); e++) result.usage[e] += item.routing[e] * static_cast<double>(item.routing_tokens);
+      tokens += static_cast<double>(item.routing_tokens);
+    }
+    for (double &share : result.usage) share /= std::max(1.0, tokens);
+  }
+
+  // One result carries both the accuracy and the loss; its routing is that of the prompt with the right completion.
+  void take_losses(EvalResult &result, const EvalResult &losses) const {
+    for (size_t i = 0; i < result.items.size(); i++) {
+      const EvalItem &from = losses.items[i];
+      EvalItem &to = result.items[i];
+      to.nll = from.nll;
+      to.nll_tokens = from.nll_tokens;
+      to.routing = from.routing;
+      to.routing_tokens = from.routing_tokens;
+    }
+    result.has_loss = true;
+    result.loss_tokens = losses.loss_tokens;
+    result.mean_loss = losses.mean_loss;
+    result.perplexity = losses.perplexity;
+    result.loss_low = losses.loss_low;
+    result.loss_high = losses.loss_high;
+    result.usage = losses.usage;
+    result.tokens += losses.tokens;
+    result.seconds += losses.seconds;
+  }
+
+  const BaseModel &model_;
+  const HeldOut &task_;
+  const EvalOptions &options_;
+  Weights weights_;
+  std::function<bool(int64_t, int64_t)> progress_;
+  const Cancel *cancel_;
+  Scorer scorer_;
+  int64_t done_ = 0, total_;
+};
+
+}  // namespace
+
+void EvalOptions::check() const {
+  if (scoring != "likelihood" && scoring != "generation" && scoring != "both") {
+    fail(Code::invalid, "scoring is '", scoring, "', expected likelihood, generation or both");
+  }
+  if (max_length < 2) fail(Code::invalid, "max_length is ", max_length, ", expected at least 2");
+  if (max_new_tokens < 1) fail(Code::invalid, "max_new_tokens is ", max_new_tokens, ", expected at least 1");
+  if (num_fewshot < 0) fail(Code::invalid, "num_fewshot is ", num_fewshot, ", expected 0 or more");
+}
+
+std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalModel> &models, const std::vector<EvalTask> &tasks,
+                                 const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel) {
+  options.check();
+  check_models(models);
+  check_tasks(tasks);
+  std::vector<EvalResult> all;
+  for (const EvalTask &task : tasks) {
+    const HeldOut held_out = read_held_out(model, task, options);
+    std::vector<std::pair<Weights, std::vector<EvalResult>>> computed;
+    for (const EvalModel &column : models) {
+      const Weights weights = weights_on(column, task.domain);
+      auto known = std::find_if(computed.begin(), computed.end(), [&](const auto &one) { return one.first == weights; });
+      if (known == computed.end()) {
+        const auto report = [&](int64_t done, int64_t total) { return !progress || progress(column.name, task.domain, done, total); };
+        ModelRun run(model, held_out, options, weights, report, cancel);
+        known = computed.insert(computed.end(), {weights, run.run()});
+      }
+      for (EvalResult result : known->second) {
+        result.model_name = column.name;
+        result.model_type = column.type;
+        result.model_path = column.path;
+        all.push_back(std::move(result));
+      }
+    }
+  }
+  return all;
+}
+
+}  // namespace moe

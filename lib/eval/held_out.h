@@ -1,0 +1,34 @@
+// The held-out rows of a task, tokenized once for all models: what each measure needs of every item. An item that one of the wanted
+// measures cannot take (too long, nothing to score) is skipped for all of them, with the reason.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "data/example_file.h"
+#include "data/tokenize.h"
+#include "eval/evaluation.h"
+#include "eval/multiple_choice.h"
+#include "text/chat.h"
+
+namespace moe {
+
+struct HeldOutItem {
+  Example example;
+  std::string id, prompt;                    // the prompt with the few-shot examples in front
+  ChoiceQuestion question;                   // multiple choice
+  std::vector<TokenizedExample> sequences;   // loss
+  std::vector<int32_t> prompt_tokens;        // generation
+};
+
+struct HeldOut {
+  EvalTask task;
+  std::string dataset, schema, mark;         // mark: what stands before the reference answer, or ""
+  bool multiple_choice = false, exact_match = false, losses = false;  // measures that are made
+  std::vector<HeldOutItem> items;
+  SkipReport skipped;
+};
+
+// Code::invalid when the schema allows none of the wanted measures or no item is left.
+HeldOut read_held_out(const BaseModel &model, const EvalTask &task, const EvalOptions &options);
+
+}  // namespace moe

@@ -1,0 +1,25 @@
+// Multiple choice by likelihood: the answer is the choice whose continuation is the most probable after the prompt, by the sum of
+// its token log-probabilities (accuracy) or by that sum over the bytes of the choice (acc_norm). The conventions are those of
+// lm-evaluation-harness.
+#pragma once
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/example.h"
+#include "eval/scorer.h"
+
+namespace moe {
+
+// Prompt and continuations tokenized together. The shared part is the longest common beginning of all choices before the first scored
+// token, without its last token: that one predicts. False with the reason when it cannot be scored within max_length tokens.
+bool make_question(const Tokenizer &tokenizer, const std::string &prompt, const Example &example, int64_t max_length, ChoiceQuestion &question,
+                   std::string &reason);
+// Tokens the question costs.
+int64_t tokens_of(const ChoiceQuestion &question);
+// Index of the largest value, the first of several equal ones.
+int32_t best_choice(std::span<const double> scores);
+// log_likelihood[i] / bytes[i]
+std::vector<double> per_byte(std::span<const double> log_likelihood, std::span<const int64_t> bytes);
+
+}  // namespace moe

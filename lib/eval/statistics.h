@@ -1,0 +1,35 @@
+// Intervals and tests of an evaluation. Everything is deterministic: the bootstrap draws by a counter-based generator.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace moe {
+
+struct Interval {
+  double low = 0, high = 0;
+};
+
+// 95 % interval of a proportion (Wilson 1927); [0, 1] without samples.
+Interval wilson(int64_t successes, int64_t samples);
+
+// Paired test of two models on the same items (McNemar 1947): only items on which exactly one of them is right count.
+struct McNemar {
+  int64_t first_only = 0, second_only = 0;
+  double p_exact = 1;  // two-sided binomial
+  double p_mid = 1;    // mid-p (Fagerland, Lydersen, Laake 2013): less conservative
+};
+McNemar mcnemar(int64_t first_only, int64_t second_only);
+
+// Percentile bootstrap over samples (Efron 1979), 95 %. sizes[g] samples in group g are drawn with replacement inside their group;
+// `statistic` gets the indices drawn for each group. Draws where it is not finite are left out. One draw for several models makes
+// the comparison a paired one.
+using Draw = std::vector<std::vector<int32_t>>;
+struct Bootstrap {
+  Interval interval;      // NaN when no draw gave a number
+  int64_t draws = 0;      // that gave a number
+};
+Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(const Draw &)> &statistic, uint64_t seed, int64_t draws = 1000);
+
+}  // namespace moe
