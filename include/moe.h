@@ -578,11 +578,19 @@ MOE_API int64_t moe_dataset_size(const moe_dataset *data);
 MOE_API int32_t moe_dataset_report(const moe_dataset *data, moe_text **out, moe_error *error);
 
 /*
- * The first rows of a file for people, one JSON object a line: as rendered, with token count and supervised spans, or the reason why
- * a row is skipped. With the option raw: the file's own columns, and the first line is their types when the option types is set.
+ * Moves about `fraction` (0 to 1, exclusive) of the examples of each file into a data set of its own, for evaluation: by a hash of the
+ * prompts, so that it does not depend on order or seed, and equal prompts stay together. Both start at their beginning.
+ * *validation is freed by moe_dataset_free. Errors: INVALID: one side would be empty. One at a time. Since 0.1.
+ */
+MOE_API int32_t moe_dataset_split(moe_dataset *data, double fraction, moe_dataset **validation, moe_error *error);
+
+/*
+ * The first rows of a file for people, one JSON object a line: as rendered, with token count and supervised spans (code points). With
+ * the option raw: the file's own columns, and the first line is their types when the option types is set.
  *   model     may be NULL: then there are no token counts
  *   options   data, schema, head (rows), raw, types, max_length
- *   out       freed by moe_text_free
+ *   out       JSON lines; the last one, when rows were skipped, is {"skipped": {reason: {"count", "first_row"}}}; freed by
+ *             moe_text_free
  * Errors: IO, FORMAT. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_dataset_preview(const moe_model *model, const moe_options *options, moe_text **out, moe_error *error);
@@ -843,8 +851,8 @@ MOE_API int32_t moe_session_logits(const moe_session *session, float *buffer, si
 MOE_API int32_t moe_session_tokens(const moe_session *session, int32_t *buffer, size_t capacity, size_t *needed, moe_error *error);
 
 /*
- * Keeps the first `size` tokens and forgets the rest. The next logits need at least one token to be appended again. Errors: INVALID:
- * size is larger than the session. One at a time. Since 0.1.
+ * Keeps the first `size` tokens and forgets the rest. Errors: INVALID: size is negative or larger than the session. One at a time.
+ * Since 0.1.
  */
 MOE_API int32_t moe_session_truncate(moe_session *session, int64_t size, moe_error *error);
 
@@ -870,8 +878,9 @@ typedef struct moe_generation moe_generation;
  * Appends a prompt and samples until the text ends. The session keeps everything, so that the next call goes on from there.
  *   prompt    `prompt_length` bytes of text, or NULL and 0 to go on from what was appended. Its control-token text stays text;
  *             begin-of-text is added when the session is empty
- *   options   may be NULL: max_new_tokens, ignore_eos, stop (texts that end it and are cut off), chat (the prompt is one message of
- *             the user), and sampling options, which replace those of the session when any is set
+ *   options   may be NULL: max_new_tokens, ignore_eos, stop (texts that end it and are cut off), chat (the session becomes a chat of
+ *             the message `system`, if set, and the prompt as the user's), and sampling options, which replace those of the
+ *             session for this call when any is set
  *   on_token  may be NULL; called with every piece. A non-zero return ends the generation with what there is
  *   out       may be NULL; freed by moe_generation_free
  * Errors: UNSUPPORTED: no tokenizer (or chat template) and a prompt; CANCELLED: the token of the session was fired. One at a time.

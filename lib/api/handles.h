@@ -45,6 +45,8 @@ struct RouterCore {
 struct DatasetCore {
   std::shared_ptr<const BaseModel> base;  // its tokenizer
   std::shared_ptr<Dataset> data;
+  std::atomic<int64_t> size{0};
+  std::atomic<bool> in_training{false};   // a trainer draws from it
   Use use;
 };
 
@@ -52,11 +54,17 @@ struct TrainerCore {
   std::shared_ptr<const BaseModel> base;
   std::shared_ptr<LoraCore> lora;          // one of lora and router
   std::shared_ptr<RouterCore> router;
+  std::shared_ptr<Mixture> mixture;        // with a router: the bundle's experts and this router
+  std::string bundle_path;
   std::shared_ptr<DatasetCore> data;       // may be nullptr
   std::unique_ptr<Trainer> trainer;
   std::shared_ptr<CancelCore> cancel;      // may be nullptr
   std::atomic<int64_t> steps_done{0};
   Use use;
+
+  ~TrainerCore() {
+    if (data) data->in_training = false;
+  }
 };
 
 struct SessionCore {
@@ -66,7 +74,7 @@ struct SessionCore {
   std::shared_ptr<LoraCore> lora;          // what is in force, to notice training at the same time
   std::shared_ptr<RouterCore> router;
   std::shared_ptr<Mixture> mixture;
-  Piece piece;                             // the last one given out
+  Piece piece;                             // the last one given out by next
   Use use;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -224,6 +225,9 @@ class FolderReader {
     token.strip_left = json.bool_or("lstrip", false, source);
     token.strip_right = json.bool_or("rstrip", false, source);
     token.single_word = json.bool_or("single_word", false, source);
+    if (token.single_word && !unicode::has_unicode_classes()) {
+      fail(Code::unsupported, source, ": added token ", id, " is single_word, which needs utf8proc; this build has no utf8proc");
+    }
     const TokenKind kind = token.control ? TokenKind::control : TokenKind::user_defined;
     Vocabulary &vocabulary = parts_.vocabulary;
     if (!vocabulary.has(id)) {

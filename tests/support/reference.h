@@ -119,6 +119,15 @@ inline double nmse(const double *expected, const float *got, int64_t count) {
 inline double nmse(const std::vector<double> &expected, const std::vector<float> &got) {
   return expected.size() == got.size() ? nmse(expected.data(), got.data(), static_cast<int64_t>(got.size())) : INFINITY;
 }
+// The largest |got - expected| / (1 + |expected|): sees a small error of few elements that an average hides.
+inline double largest_error(const std::vector<double> &expected, const std::vector<float> &got) {
+  double largest = expected.size() == got.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < got.size() && i < expected.size(); i++) {
+    const double error = std::abs(static_cast<double>(got[i]) - expected[i]) / (1 + std::abs(expected[i]));
+    if (!(error <= largest)) largest = std::isnan(error) ? INFINITY : error;
+  }
+  return largest;
+}
 // The promised NMSE of an op whose output has this type.
 inline double tolerance(DType dtype) { return dtype == DType::bf16 ? 1e-5 : 1e-11; }
 inline bool same_bits(const std::vector<float> &a, const std::vector<float> &b) {

@@ -72,7 +72,7 @@ ALL = [
     byte_level("prefix", P.ByteLevel(add_prefix_space=True), tokens=TOKENS[:4]),
     byte_level("inverted", P.Sequence([P.Split(Regex(r"[a-z]+|[^a-z]+?"), "removed", invert=True), RAW])),
     sentence_piece("llama", LLAMA, None, LLAMA_DECODER, post="<s> $A", tokens=TOKENS[:6] + TOKENS[8:]),
-    sentence_piece("gemma", N.Replace(" ", "\u2581"), P.Split(" ", "merged_with_previous"), GEMMA_DECODER, tokens=TOKENS[:6]),
+    sentence_piece("gemma", N.Replace(" ", "\u2581"), P.Split(" ", "merged_with_previous"), GEMMA_DECODER, tokens=TOKENS[:5]),
     sentence_piece("metaspace_first", N.NFKC(), P.Metaspace(prepend_scheme="first", split=True), decoders.Metaspace(prepend_scheme="first"), False, True, tokens=TOKENS[:6]),
     sentence_piece("metaspace_always", N.NFC(), P.Metaspace(prepend_scheme="always", split=False), decoders.Metaspace(prepend_scheme="always"), False, False, tokens=TOKENS[:6]),
 ]

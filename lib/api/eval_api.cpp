@@ -1,0 +1,214 @@
+// moe_eval_run and moe_perplexity: see moe.h.
+#include <algorithm>
+#include <chrono>
+
+#include "api/handles.h"
+#include "base/file.h"
+#include "eval/evaluation.h"
+
+namespace moe::api {
+namespace {
+
+constexpr const char *kModelTypes[] = {"base", "lora", "moe", "domain", "oracle"};
+
+std::string name_of(const std::string &name, const std::string &path) {
+  if (!name.empty()) return name;
+  const std::string last = base_name(path);
+  return last == "final_adapter" ? base_name(parent_path(path)) : last;
+}
+
+// The models that the options ask for, opened on the base.
+class Models {
+ public:
+  Models(const ModelCore &model, const Options &options)
+      : base_(model.base), options_(options), mixture_(model.mixture), bundle_path_(model.bundle_path) {
+    const bool strict = options.flag("strict_base");
+    for (const auto &[name, path] : options.named("adapter")) {
+      adapters_.push_back({name_of(name, path), path, Adapter::load(*base_, path, strict)});
+    }
+    if (!options.has("moe")) return;
+    bundle_path_ = options.text("moe");
+    mixture_ = std::make_shared<Mixture>(load_bundle(*base_, bundle_path_, strict));
+  }
+
+  std::vector<EvalModel> wanted() const {
+    std::vector<std::string> types = options_.list("model_type");
+    const bool all = std::find(types.begin(), types.end(), "all") != types.end();
+    if (types.empty() || all) types = available();
+    std::vector<EvalModel> models;
+    for (const char *type : kModelTypes) {
+      if (std::find(types.begin(), types.end(), type) != types.end()) add(type, models);
+    }
+    return models;
+  }
+
+ private:
+  struct Named {
+    std::string name, path;
+    std::shared_ptr<Adapter> adapter;
+  };
+
+  std::vector<std::string> available() const {
+    std::vector<std::string> types{"base"};
+    if (!adapters_.empty()) types.push_back("lora");
+    if (mixture_) types.insert(types.end(), {"moe", "oracle"});
+    return types;
+  }
+
+  void add(const std::string &type, std::vector<EvalModel> &models) const {
+    if (type == "lora") {
+      if (adapters_.empty()) fail(Code::invalid, "adapter: this option is needed for model_type lora");
+      for (const Named &one : adapters_) models.push_back({one.name, type, one.path, one.adapter, nullptr, {}});
+      return;
+    }
+    EvalModel model;
+    model.name = model.type = type;
+    model.path = type == "base" ? base_->path() : bundle_path_;
+    if (type == "moe") model.mixture = need_mixture(type);
+    if (type == "domain" || type == "oracle") model.by_domain = by_domain(type);
+    models.push_back(std::move(model));
+  }
+
+  std::shared_ptr<Mixture> need_mixture(const std::string &type) const {
+    if (!mixture_) fail(Code::invalid, "moe: this option is needed for model_type ", type);
+    return mixture_;
+  }
+
+  // Named adapters, else the experts of the bundle.
+  std::vector<std::pair<std::string, std::shared_ptr<Adapter>>> by_domain(const std::string &type) const {
+    std::vector<std::pair<std::string, std::shared_ptr<Adapter>>> result;
+    if (type == "oracle" || adapters_.empty()) {
+      const auto mixture = need_mixture(type);
+      for (size_t i = 0; i < mixture->domains.size(); i++) result.emplace_back(mixture->domains[i], mixture->experts[i]);
+    } else {
+      for (const Named &one : adapters_) result.emplace_back(one.name, one.adapter);
+    }
+    return result;
+  }
+
+  std::shared_ptr<const BaseModel> base_;
+  const Options &options_;
+  std::vector<Named> adapters_;
+  std::shared_ptr<Mixture> mixture_;
+  std::string bundle_path_;
+};
+
+std::vector<EvalTask> eval_tasks(const Options &options) {
+  std::vector<EvalTask> tasks;
+  for (const auto &[domain, path] : options.named("tasks")) {
+    std::string name = domain.empty() ? base_name(path) : domain;
+    if (domain.empty()) name = name.substr(0, name.find('.'));
+    tasks.push_back({name, path, options.text("schema"), options.integer("limit")});
+  }
+  if (tasks.empty()) fail(Code::invalid, "tasks: this option is needed");
+  return tasks;
+}
+
+EvalOptions eval_options(const Options &options) {
+  EvalOptions result;
+  result.scoring = options.text("scoring");
+  result.max_length = options.integer("max_length");
+  if (options.has("max_new_tokens")) result.max_new_tokens = options.integer("max_new_tokens");
+  result.num_fewshot = options.integer("num_fewshot");
+  result.log_samples = options.flag("log_samples");
+  result.seed = static_cast<uint64_t>(options.integer("seed"));
+  result.check();
+  return result;
+}
+
+Json run_json(const BaseModel &base, const Options &options) {
+  return Json::object({{"library_version", MOE_VERSION_TEXT},
+                       {"base_model", base.name()},
+                       {"base_model_path", base.path()},
+                       {"weights_fingerprint", base.weights_fingerprint()},
+                       {"compute", base.compute()},
+                       {"options", options.resolved("run")}});
+}
+
+bool tell(moe_event_callback on_event, void *user, const std::string &model, const std::string &domain, int64_t done, int64_t total) {
+  if (!on_event) return true;
+  moe_event event{};
+  event.struct_size = sizeof event;
+  event.kind = MOE_EVENT_ITEM;
+  event.done = done;
+  event.total = total;
+  event.name = model.c_str();
+  event.domain = domain.c_str();
+  return on_event(&event, user) == 0;
+}
+
+struct EvalOutcome {
+  Json json;
+  std::string table;
+};
+
+EvalOutcome run(const ModelCore &model, const Options &options, moe_event_callback on_event, void *user, const Cancel *cancel) {
+  const EvalOptions settings = eval_options(options);
+  const std::vector<EvalTask> tasks = eval_tasks(options);
+  const std::vector<EvalModel> models = Models(model, options).wanted();
+  const auto progress = [&](const std::string &name, const std::string &domain, int64_t done, int64_t total) {
+    return tell(on_event, user, name, domain, done, total);
+  };
+  const std::vector<EvalResult> results = evaluate(*model.base, models, tasks, settings, progress, cancel);
+  EvalOutcome outcome{evaluation_json(results, settings, run_json(*model.base, options)), evaluation_table(results, settings)};
+  if (const std::string folder = options.text("output_dir"); !folder.empty()) {
+    make_folders(folder);
+    write_file_atomic(join_path(folder, "evaluation_results.json"), outcome.json.dump(2) + "\n");
+    if (settings.log_samples) write_file_atomic(join_path(folder, "evaluation_samples.jsonl"), evaluation_samples(results));
+  }
+  return outcome;
+}
+
+Json perplexity_json(const ModelCore &model, const LoraCore *lora, std::string_view text, const Options &options, const Cancel *cancel) {
+  Overlay overlay;
+  if (lora) overlay.adapter = lora->adapter.get();
+  else if (model.mixture && !model.mixture->router) fail(Code::state, "moe_perplexity: a bundle with domain gating needs the adapter of a domain");
+  else overlay.mixture = model.mixture.get();
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<int32_t> tokens = model.base->require_tokenizer().encode(text);
+  const PerplexityResult result =
+      perplexity(*model.base, overlay, tokens, options.integer("window"), options.integer("stride"), cancel);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return Json::object({{"perplexity", result.perplexity},
+                       {"mean_nll", result.mean_nll},
+                       {"tokens", result.tokens},
+                       {"tokens_scored", result.tokens_scored},
+                       {"window", result.window},
+                       {"stride", result.stride},
+                       {"seconds", seconds}});
+}
+
+}  // namespace
+}  // namespace moe::api
+
+using namespace moe::api;
+
+extern "C" {
+
+int32_t moe_eval_run(const moe_model *base, const moe_options *options, moe_event_callback on_event, void *user, moe_cancel_token *cancel,
+                     moe_text **results, moe_text **table, moe_error *error) {
+  return fence(error, [&] {
+    if (results) *results = nullptr;
+    if (table) *table = nullptr;
+    const auto core = core_of(base, "moe_model");
+    const auto token = cancel_core(cancel);
+    EvalOutcome outcome = run(*core, *OptionsOf(options), on_event, user, cancel_of(token));
+    if (results) *results = new_json(outcome.json);
+    if (table) *table = new_text(std::move(outcome.table));
+  });
+}
+
+int32_t moe_perplexity(const moe_model *model, const moe_lora *lora, const char *text, size_t length, const moe_options *options,
+                       moe_cancel_token *cancel, moe_text **out, moe_error *error) {
+  return fence(error, [&] {
+    required_out(out, "out");
+    const auto core = core_of(model, "moe_model");
+    const auto adapter = lora ? core_of(lora, "moe_lora") : nullptr;
+    if (adapter && adapter->base != core->base) moe::fail(moe::Code::invalid, "moe_lora: it was made on another model");
+    const Reading reading(adapter ? &adapter->use : nullptr, "moe_lora");
+    const auto token = cancel_core(cancel);
+    *out = new_json(perplexity_json(*core, adapter.get(), content(text, length, "text"), *OptionsOf(options), cancel_of(token)));
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,318 @@
+// The whole evaluation on small models: same items for every model, the oracle's shortcut, the report.
+#include "eval/evaluation.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/sha256.h"
+#include "data/example_file.h"
+#include "data/tokenize.h"
+#include "eval/comparison.h"
+#include "eval/exact_match.h"
+#include "support/brute_force.h"
+#include "support/expect_error.h"
+#include "support/temporary_folder.h"
+#include "support/tiny_model.h"
+
+namespace moe {
+namespace {
+
+class Evaluation : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string choices, sums;
+    for (int i = 0; i < 14; i++) {
+      choices += Json::object({{"question", text("What is number ", i, "?")}, {"opa", text("the ", i)}, {"opb", text("red ", i * i)},
+                               {"opc", "nothing"}, {"opd", "a long answer, " + std::string(static_cast<size_t>(i), 'x')}, {"cop", i % 4}}).dump() + "\n";
+      sums += Json::object({{"question", text("How much is ", i, " and ", i, "?")}, {"answer", text(i, " + ", i, " = ", 2 * i, "\n#### ", 2 * i)}}).dump() + "\n";
+    }
+    write_file_atomic(folder_ / "choices.jsonl", choices);
+    write_file_atomic(folder_ / "sums.jsonl", sums);
+    for (const char *domain : {"medical", "math"}) adapters_.emplace_back(domain, test::noisy_adapter(*model_, adapters_.size() + 20, 0.2f));
+    mixture_ = test::noisy_mixture(*model_, {"medical", "math"}, 31, 0.2f);
+    tasks_ = {{"medical", folder_ / "choices.jsonl", "", 0}, {"math", folder_ / "sums.jsonl", "", 0}};
+    models_ = {{"base", "base", "", nullptr, nullptr, {}}};
+    for (const auto &[domain, adapter] : adapters_) models_.push_back({domain + "-lora", "lora", "adapters/" + domain, adapter, nullptr, {}});
+    models_.push_back({"mixture", "moe", "bundle", nullptr, mixture_, {}});
+    models_.push_back({"oracle", "oracle", "", nullptr, nullptr, adapters_});
+    options_.max_new_tokens = 8;
+  }
+
+  std::vector<EvalResult> run(const EvalProgress &progress = nullptr) { return evaluate(*model_, models_, tasks_, options_, progress, nullptr); }
+  static const EvalResult &find(const std::vector<EvalResult> &results, const std::string &domain, const std::string &model, const std::string &type) {
+    for (const EvalResult &result : results)
+      if (result.domain == domain && result.model_name == model && result.evaluation_type == type) return result;
+    throw std::runtime_error("no result " + domain + " " + model + " " + type);
+  }
+
+  std::shared_ptr<const BaseModel> model_ = test::tiny_model();
+  test::TemporaryFolder folder_;
+  std::vector<std::pair<std::string, std::shared_ptr<Adapter>>> adapters_;
+  std::shared_ptr<Mixture> mixture_;
+  std::vector<EvalTask> tasks_;
+  std::vector<EvalModel> models_;
+  EvalOptions options_;
+};
+
+TEST_F(Evaluation, LossesAreThoseOfTrainingsMasks) {
+  const auto results = run();
+  ASSERT_EQ(results.size(), 10u);
+  const ExampleTokenizer tokenizer(*model_->tokenizer(), nullptr, options_.max_length);
+  for (const auto &[domain, type] : {std::pair{"medical", "multiple_choice"}, {"math", "loss"}}) {
+    const auto examples = read_examples(folder_ / (std::string(domain) == "medical" ? "choices.jsonl" : "sums.jsonl"), "", 0).examples;
+    const EvalResult &result = find(results, domain, "mixture", type);
+    ASSERT_EQ(result.items.size(), examples.size());
+    double total = 0;
+    int64_t count = 0;
+    for (size_t i = 0; i < examples.size(); i++) {
+      std::vector<TokenizedExample> sequences;
+      std::string reason;
+      ASSERT_TRUE(tokenizer.tokenize(examples[i], sequences, reason));
+      const auto nll = test::token_nll(*model_, {nullptr, mixture_.get()}, sequences[0].tokens);
+      double sum = 0;
+      for (size_t t = 0; t + 1 < nll.size(); t++) sum += sequences[0].labels[t] == kNoLabel ? 0 : (count++, nll[t + 1]);
+      EXPECT_NEAR(result.items[i].nll, sum, 2e-3);
+      total += sum;
+    }
+    EXPECT_EQ(result.loss_tokens, count);
+    EXPECT_NEAR(result.mean_loss, total / static_cast<double>(count), 1e-5);
+    EXPECT_NEAR(result.perplexity, std::exp(result.mean_loss), 1e-9);
+    EXPECT_LT(result.loss_low, result.mean_loss);
+    EXPECT_GT(result.loss_high, result.mean_loss);
+  }
+}
+
+TEST_F(Evaluation, EveryModelSeesTheSameItemsAndTheOracleIsTheAdapterOfTheDomain) {
+  const auto results = run();
+  for (const std::string &domain : {"medical", "math"}) {
+    const std::string type = domain == std::string("medical") ? "multiple_choice" : "loss";
+    const EvalResult &base = find(results, domain, "base", type), &oracle = find(results, domain, "oracle", type);
+    const EvalResult &adapter = find(results, domain, domain + "-lora", type);
+    EXPECT_EQ(oracle.mean_loss, adapter.mean_loss);
+    EXPECT_EQ(oracle.correct, adapter.correct);
+    EXPECT_NE(oracle.mean_loss, base.mean_loss);
+    EXPECT_EQ(oracle.model_type, "oracle");
+    EXPECT_EQ(adapter.model_path, "adapters/" + domain);
+    for (size_t i = 0; i < base.items.size(); i++) {
+      EXPECT_EQ(base.items[i].id, adapter.items[i].id);
+      EXPECT_EQ(base.items[i].nll_tokens, adapter.items[i].nll_tokens);
+    }
+  }
+  EXPECT_EQ(find(results, "medical", "base", "multiple_choice").items[2].id, "medical/3");
+}
+
+TEST_F(Evaluation, AccuracyIsByTheLargestLikelihoodAndByBytes) {
+  const EvalResult result = find(run(), "medical", "base", "multiple_choice");
+  int64_t correct = 0, correct_norm = 0;
+  for (const EvalItem &item : result.items) {
+    ASSERT_EQ(item.choice_log_likelihood.size(), 4u);
+    size_t best = 0, best_norm = 0;
+    for (size_t c = 1; c < 4; c++) {
+      const auto norm = [&](size_t i) { return item.choice_log_likelihood[i] / static_cast<double>(item.choice_bytes[i]); };
+      if (item.choice_log_likelihood[c] > item.choice_log_likelihood[best]) best = c;
+      if (norm(c) > norm(best_norm)) best_norm = c;
+    }
+    EXPECT_EQ(item.prediction, static_cast<int32_t>(best));
+    correct += static_cast<int32_t>(best) == item.gold;
+    correct_norm += static_cast<int32_t>(best_norm) == item.gold;
+  }
+  EXPECT_EQ(result.items[5].choice_bytes, (std::vector<int64_t>{5, 6, 7, 20}));
+  EXPECT_EQ(result.correct, correct);
+  EXPECT_EQ(result.correct_norm, correct_norm);
+  EXPECT_NEAR(result.accuracy, static_cast<double>(correct) / 14, 1e-12);
+  EXPECT_NEAR(result.acc_norm, static_cast<double>(correct_norm) / 14, 1e-12);
+  EXPECT_EQ(result.dataset, "choices.jsonl");
+  EXPECT_EQ(result.total_samples, 14);
+}
+
+TEST_F(Evaluation, GenerationComparesTheAnswer) {
+  options_.scoring = "both";
+  const auto results = run();
+  ASSERT_EQ(results.size(), 15u);
+  const EvalResult &math = find(results, "math", "base", "exact_match"), &medical = find(results, "medical", "base", "exact_match");
+  EXPECT_TRUE(math.has_loss);
+  EXPECT_FALSE(medical.has_loss);  // the multiple choice result has it
+  EXPECT_TRUE(find(results, "medical", "base", "multiple_choice").has_loss);
+  for (const EvalItem &item : math.items) {
+    const ParsedAnswer parsed = parse_marked_answer(item.generated, "####");
+    EXPECT_EQ(item.unparsed, parsed.strict.empty());
+    EXPECT_EQ(item.correct, parsed.strict == item.reference);
+  }
+  EXPECT_EQ(math.items[4].reference, "8");
+}
+
+TEST_F(Evaluation, FewShotExamplesAreTheFirstRowsAndAreNotScored) {
+  options_.num_fewshot = 2;
+  tasks_[0].limit = 5;
+  tasks_.resize(1);
+  models_.resize(1);
+  const auto results = run();
+  const EvalResult &result = results[0];
+  EXPECT_EQ(result.total_samples, 5);
+  EXPECT_EQ(result.items[0].row, 3);
+  const auto examples = read_examples(tasks_[0].path, "", 0).examples;
+  const std::string prompt = examples[0].prompt + examples[0].completion + "\n\n" + examples[1].prompt + examples[1].completion + "\n\n" + examples[2].prompt;
+  EXPECT_EQ(result.items[0].prompt_sha256, sha256_hex(prompt.data(), prompt.size()));
+}
+
+TEST_F(Evaluation, RowsThatDoNotFitAreSkippedWithTheReason) {
+  tasks_.resize(1);
+  models_.resize(1);
+  write_file_atomic(folder_ / "choices.jsonl", read_file(folder_ / "choices.jsonl") +
+      Json::object({{"question", std::string(200, 'q')}, {"opa", "1"}, {"opb", "2"}, {"opc", "3"}, {"opd", "4"}, {"cop", 0}}).dump() + "\n");
+  options_.max_length = 190;
+  const auto results = run();
+  EXPECT_EQ(results[0].total_samples, 14);
+  EXPECT_EQ(results[0].skipped.total(), 1);
+  EXPECT_NE(results[0].skipped.summary().find("longer than max_length 190"), std::string::npos);
+  options_.max_length = 10;
+  EXPECT_FAILS(run(), Code::invalid, "no row can be evaluated");
+}
+
+TEST_F(Evaluation, AMixtureByDomainPicksTheExpertOfTheTask) {
+  auto by_domain = std::make_shared<Mixture>(*mixture_);
+  by_domain->router = nullptr;
+  models_ = {{"bundle", "moe", "", nullptr, by_domain, {}}, {"expert", "lora", "", mixture_->experts[1], nullptr, {}}};
+  const auto results = run();
+  EXPECT_EQ(find(results, "math", "bundle", "loss").mean_loss, find(results, "math", "expert", "loss").mean_loss);
+}
+
+TEST_F(Evaluation, ProgressCountsToTheTotalAndCancels) {
+  int64_t last = 0, all = 0;
+  std::string of;
+  run([&](const std::string &model, const std::string &domain, int64_t done, int64_t total) {
+    if (model + domain != of) last = 0;
+    of = model + domain;
+    EXPECT_GT(done, last);
+    last = done;
+    all = total;
+    return true;
+  });
+  EXPECT_EQ(last, all);
+  EXPECT_FAILS(run([](const std::string &, const std::string &, int64_t, int64_t) { return false; }), Code::cancelled, "cancelled");
+}
+
+TEST_F(Evaluation, BadOptionsAndModelsAreNamed) {
+  options_.scoring = "guess";
+  EXPECT_FAILS(run(), Code::invalid, "scoring");
+  options_.scoring = "likelihood";
+  options_.losses = false;
+  EXPECT_FAILS(run(), Code::invalid, "gsm8k");
+  options_.losses = true;
+  models_[1].adapter = nullptr;
+  EXPECT_FAILS(run(), Code::invalid, "medical-lora");
+  models_[1] = models_[0];
+  EXPECT_FAILS(run(), Code::invalid, "two models");
+  models_.clear();
+  EXPECT_FAILS(run(), Code::invalid, "no model");
+}
+
+TEST_F(Evaluation, ReportHasResultsComparisonsAndTheMixture) {
+  const auto results = run();
+  const Json json = Json::parse(evaluation_json(results, options_, Json::object({{"tool", "test"}})).dump(1), "report");
+  EXPECT_EQ(json.string_at("format", "report"), "libmoe.evaluation");
+  EXPECT_EQ(json.at("run", "report").string_at("tool", "report"), "test");
+  ASSERT_EQ(json.at("results", "report").size(), 10u);
+  const Json &first = json.at("results", "report").items()[0];
+  for (const char *key : {"domain", "model", "model_type", "model_path", "dataset", "evaluation_type", "prompt_template", "num_fewshot", "seed",
+                          "total_samples", "correct_predictions", "accuracy", "accuracy_interval", "acc_norm", "unparsed", "mean_loss",
+                          "loss_interval", "perplexity", "loss_tokens", "tokens", "seconds", "skipped"}) {
+    EXPECT_TRUE(first.find(key)) << key;
+  }
+  EXPECT_FALSE(json.at("results", "report").items()[5].find("accuracy"));  // math: only a loss
+  EXPECT_EQ(json.at("comparisons", "report").size(), 20u);                 // 10 pairs of models, 2 domains
+  const Json &pair = json.at("comparisons", "report").items()[0];
+  EXPECT_TRUE(pair.find("mcnemar") && pair.find("accuracy_difference") && pair.find("loss_difference"));
+  ASSERT_EQ(json.at("mixtures", "report").size(), 1u);
+  const Json &mixture = json.at("mixtures", "report").items()[0];
+  EXPECT_EQ(mixture.at("versus", "report").size(), 4u);
+  EXPECT_EQ(mixture.at("routing_accuracy", "report").size(), 3u);
+  EXPECT_TRUE(mixture.find("recovered_share"));
+
+  const std::string lines = evaluation_samples(results);
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 140);
+  const Json line = Json::parse(lines.substr(0, lines.find('\n')), "line");
+  EXPECT_EQ(line.string_at("id", "line"), "medical/1");
+  EXPECT_EQ(line.at("choice_log_likelihood", "line").size(), 4u);
+  const std::string table = evaluation_table(results, options_);
+  for (const char *part : {"Held-out loss", "Multiple choice accuracy", "oracle", "medical", "mean", "Routing of mixture", "right expert"}) {
+    EXPECT_NE(table.find(part), std::string::npos) << part << "\n" << table;
+  }
+}
+
+TEST_F(Evaluation, UsageIsTheTokenWeightedMeanOfTheRouting) {
+  const EvalResult result = find(run(), "math", "mixture", "loss");
+  EXPECT_EQ(result.entries, (std::vector<std::string>{"base", "medical", "math"}));
+  EXPECT_EQ(result.domain_entry, 2);
+  double tokens = 0, total = 0;
+  std::vector<double> sum(3, 0);
+  for (const EvalItem &item : result.items) {
+    tokens += static_cast<double>(item.routing_tokens);
+    for (size_t e = 0; e < 3; e++) sum[e] += item.routing[e] * static_cast<double>(item.routing_tokens);
+  }
+  for (size_t e = 0; e < 3; e++) {
+    EXPECT_NEAR(result.usage[e], sum[e] / tokens, 1e-9);
+    total += result.usage[e];
+  }
+  EXPECT_NEAR(total, 1, 1e-4);
+}
+
+// Made-up items: two domains of two samples, one token each.
+EvalResult made_up(const std::string &domain, const std::string &model, const std::string &type, std::vector<double> nll, std::vector<int> correct) {
+  EvalResult result;
+  result.domain = domain;
+  result.model_name = model;
+  result.model_type = type;
+  result.evaluation_type = "multiple_choice";
+  result.has_loss = true;
+  result.total_samples = static_cast<int64_t>(nll.size());
+  for (size_t i = 0; i < nll.size(); i++) {
+    EvalItem item;
+    item.nll = nll[i];
+    item.nll_tokens = 1;
+    item.correct = correct[i] != 0;
+    if (type == "moe") item.routing = {0.5f, domain == "a" ? 0.4f : 0.3f, domain == "a" ? 0.1f : 0.2f};
+    result.items.push_back(item);
+  }
+  if (type == "moe") result.domain_entry = domain == "a" ? 1 : 2;
+  return result;
+}
+
+TEST(Comparison, EqualsHandComputedValues) {
+  const std::vector<EvalResult> results = {
+      made_up("a", "base", "base", {4, 4, 4}, {0, 0, 1}),   made_up("a", "mix", "moe", {3, 3, 3}, {1, 1, 0}),
+      made_up("a", "oracle", "oracle", {2, 2, 2}, {1, 1, 1}), made_up("b", "base", "base", {6, 6}, {0, 0}),
+      made_up("b", "mix", "moe", {3, 3}, {1, 0}),             made_up("b", "oracle", "oracle", {2, 2}, {1, 1})};
+  const auto mixtures = summarize_mixtures(results, 1);
+  ASSERT_EQ(mixtures.size(), 1u);
+  ASSERT_TRUE(mixtures[0].recovered_share);
+  EXPECT_NEAR(mixtures[0].recovered_share->value, (5.0 - 3.0) / (5.0 - 2.0), 1e-12);
+  EXPECT_NEAR(mixtures[0].recovered_share->interval.low, 2.0 / 3, 1e-12);  // equal samples: no spread
+  EXPECT_NEAR(mixtures[0].recovered_share->interval.high, 2.0 / 3, 1e-12);
+  ASSERT_EQ(mixtures[0].versus.size(), 2u);
+  EXPECT_NEAR(mixtures[0].versus[0].loss->value, -2, 1e-12);
+  EXPECT_NEAR(mixtures[0].versus[0].accuracy->value, (2.0 / 3 + 0.5) / 2 - (1.0 / 3 + 0) / 2, 1e-12);
+  ASSERT_EQ(mixtures[0].routing.size(), 3u);
+  EXPECT_EQ(mixtures[0].routing[0].right, 3);
+  EXPECT_EQ(mixtures[0].routing[1].right, 0);  // the expert of "a" has the larger gate
+  EXPECT_EQ(mixtures[0].routing[2].right, 3);
+  EXPECT_EQ(mixtures[0].routing[2].samples, 5);
+  const auto pairs = compare_pairs(results, 1);
+  ASSERT_EQ(pairs.size(), 6u);
+  EXPECT_EQ(pairs[0].correct->first_only, 1);
+  EXPECT_EQ(pairs[0].correct->second_only, 2);
+  EXPECT_NEAR(pairs[0].loss->value, 1, 1e-12);
+  const auto means = means_over_domains(results);
+  ASSERT_EQ(means.size(), 3u);
+  EXPECT_NEAR(*means[0].loss, 5, 1e-12);
+}
+
+TEST(Comparison, WithoutAGainOfTheOracleThereIsNoShare) {
+  const std::vector<EvalResult> results = {made_up("a", "base", "base", {2, 2}, {0, 0}), made_up("a", "mix", "moe", {3, 3}, {0, 0}),
+                                           made_up("a", "oracle", "oracle", {2, 2}, {0, 0})};
+  EXPECT_FALSE(summarize_mixtures(results, 1)[0].recovered_share);
+}
+
+}  // namespace
+}  // namespace moe
