@@ -86,7 +86,10 @@ int64_t moe_dataset_size(const moe_dataset *data) {
 }
 
 int32_t moe_dataset_report(const moe_dataset *data, moe_text **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = new_json(core_of(data, "moe_dataset")->data->report()); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = new_json(core_of(data, "moe_dataset")->data->report());
+  });
 }
 
 int32_t moe_dataset_split(moe_dataset *data, double fraction, moe_dataset **validation, moe_error *error) {

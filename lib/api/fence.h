@@ -37,12 +37,11 @@ int32_t fence(moe_error *error, Body &&body) noexcept {
   }
 }
 
-// A result pointer: required, and cleared before anything can fail.
+// A result pointer: required, and cleared before anything else can fail.
 template <class T>
-T *&required_out(T **out, const char *name) {
+void required_out(T **out, const char *name) {
   if (!out) fail(Code::invalid, name, ": the pointer for the result is NULL");
   *out = nullptr;
-  return *out;
 }
 
 inline const char *required_text(const char *text, const char *name) {

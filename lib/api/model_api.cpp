@@ -132,7 +132,10 @@ int32_t moe_model_open_bundle(const moe_model *base, const char *folder, const m
 }
 
 int32_t moe_model_info(const moe_model *model, moe_text **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = new_json(info(*core_of(model, "moe_model"))); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = new_json(info(*core_of(model, "moe_model")));
+  });
 }
 
 int64_t moe_model_vocabulary_size(const moe_model *model) {

@@ -33,7 +33,10 @@ int32_t change_options(moe_options *handle, moe_error *error, Change change) {
 extern "C" {
 
 int32_t moe_options_create(moe_options **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = make_handle<moe_options>(std::make_shared<OptionsCore>()); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = make_handle<moe_options>(std::make_shared<OptionsCore>());
+  });
 }
 
 int32_t moe_options_set(moe_options *options, const char *key, const char *value, moe_error *error) {
@@ -110,7 +113,10 @@ int32_t moe_options_row(size_t index, moe_option *out) {
 }
 
 int32_t moe_options_describe(const char *verb, moe_text **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = new_json(options_json(verb ? verb : "")); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = new_json(options_json(verb ? verb : ""));
+  });
 }
 
 }  // extern "C"

@@ -42,7 +42,10 @@ size_t moe_text_length(const moe_text *text) {
 void moe_text_free(moe_text **text) { free_handle(text); }
 
 int32_t moe_cancel_token_create(moe_cancel_token **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = make_handle<moe_cancel_token>(std::make_shared<CancelCore>()); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = make_handle<moe_cancel_token>(std::make_shared<CancelCore>());
+  });
 }
 
 void moe_cancel_token_fire(moe_cancel_token *cancel) {

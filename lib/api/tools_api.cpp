@@ -138,7 +138,10 @@ uint64_t moe_features(void) {
 }
 
 int32_t moe_inspect(const char *path, moe_text **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = new_json(moe::inspect(required_text(path, "path"))); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = new_json(moe::inspect(required_text(path, "path")));
+  });
 }
 
 int32_t moe_dump(const moe_model *model, const moe_lora *lora, const moe_options *options, moe_cancel_token *cancel, moe_error *error) {
@@ -153,11 +156,17 @@ int32_t moe_dump(const moe_model *model, const moe_lora *lora, const moe_options
 }
 
 int32_t moe_doctor(const moe_options *options, moe_text **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = new_json(doctor(*OptionsOf(options))); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = new_json(doctor(*OptionsOf(options)));
+  });
 }
 
 int32_t moe_sha256(const char *path, moe_text **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = new_text(content_hash(required_text(path, "path"))); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = new_text(content_hash(required_text(path, "path")));
+  });
 }
 
 }  // extern "C"

@@ -266,7 +266,10 @@ int32_t moe_trainer_usage(const moe_trainer *trainer, double *buffer, size_t cap
 }
 
 int32_t moe_trainer_plan(const moe_trainer *trainer, moe_text **out, moe_error *error) {
-  return fence(error, [&] { required_out(out, "out") = new_json(core_of(trainer, "moe_trainer")->trainer->plan().to_json()); });
+  return fence(error, [&] {
+    required_out(out, "out");
+    *out = new_json(core_of(trainer, "moe_trainer")->trainer->plan().to_json());
+  });
 }
 
 int32_t moe_trainer_save(const moe_trainer *trainer, const char *folder, moe_error *error) {

@@ -43,11 +43,6 @@ void sync(int descriptor, const std::string &path) {
   if (retry([&] { return fsync(descriptor); }) != 0) fail_io(path, "fsync");
 }
 
-void sync_folder(const std::string &path) {
-  const Descriptor folder(retry([&] { return open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }), path, "open");
-  sync(folder.get(), path);
-}
-
 // Fsyncs every file below `path`, then the folders from the leaves up.
 void sync_tree(const std::string &path) {
   for (const std::string &name : list_folder(path)) {
@@ -112,7 +107,33 @@ std::string put_in_place_of(const std::string &temporary, const std::string &tar
   return old;
 }
 
+// The name beside which `name` was made by name_beside, "" when it was not.
+std::string name_behind(std::string_view name, std::string_view kind) {
+  const size_t at = name.rfind(text('.', kind, '-'));
+  if (!name.starts_with('.') || at == std::string_view::npos || at < 2) return "";
+  const std::string_view numbers = name.substr(at + kind.size() + 2);
+  const bool ours = std::count(numbers.begin(), numbers.end(), '-') == 2 && numbers.find_first_not_of("-0123456789") == std::string_view::npos;
+  return ours ? std::string(name.substr(1, at - 1)) : "";
+}
+
 }  // namespace
+
+void sync_folder(const std::string &path) {
+  const Descriptor folder(retry([&] { return open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }), path, "open");
+  sync(folder.get(), path);
+}
+
+void remove_unfinished(const std::string &folder) {
+  if (!folder_exists(folder)) return;
+  for (const std::string &name : list_folder(folder)) {
+    const std::string path = join_path(folder, name), old = name_behind(name, "old");
+    if (!old.empty() && !folder_exists(join_path(folder, old))) {  // killed while it was being replaced: it steps back
+      if (rename(path.c_str(), join_path(folder, old).c_str()) != 0) fail_io(path, "rename");
+    } else if (!old.empty() || !name_behind(name, "new").empty()) {
+      remove_tree(path);
+    }
+  }
+}
 
 void write_file_atomic(const std::string &path, std::string_view content) {
   const std::string temporary = name_beside(path, "new");
@@ -164,16 +185,21 @@ void AtomicFolder::commit() {
 }
 
 AppendFile::AppendFile(const std::string &path) : path_(path) {
-  descriptor_ = retry([&] { return open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666); });
+  descriptor_ = retry([&] { return open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666); });
   if (descriptor_ < 0) fail_io(path, "open");
+  struct stat status;
+  char last = 0;
+  if (fstat(descriptor_, &status) == 0 && status.st_size > 0 && pread(descriptor_, &last, 1, status.st_size - 1) == 1) cut_off_ = last != '\n';
 }
 
 AppendFile::~AppendFile() { close(descriptor_); }
 
 void AppendFile::line(std::string_view text) {
-  std::string whole(text);
-  whole += '\n';
+  std::string whole = cut_off_ ? "\n" : "";
+  whole.append(text) += '\n';
+  cut_off_ = true;
   write_all(descriptor_, whole, path_);
+  cut_off_ = false;
 }
 
 }  // namespace moe

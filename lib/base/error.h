@@ -41,6 +41,7 @@ class Error : public std::exception {
 template <class... Parts>
 std::string text(const Parts &...parts) {
   std::ostringstream out;
+  out.exceptions(std::ios::badbit);  // a failed allocation is thrown, not swallowed with half a text left
   (out << ... << parts);
   return out.str();
 }

@@ -70,7 +70,12 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
-// Append-only text file (metrics.jsonl): each line is one write call.
+// Removes what killed writers left in `folder`: the temporary files and folders of the two above. For a caller that holds off other
+// writers (FileLock).
+void remove_unfinished(const std::string &folder);
+
+// Append-only text file (metrics.jsonl): each line is one write call. A line that was cut off by a crash or a full disk is ended
+// before the next one begins.
 class AppendFile {
  public:
   explicit AppendFile(const std::string &path);
@@ -81,6 +86,7 @@ class AppendFile {
  private:
   std::string path_;
   int descriptor_ = -1;
+  bool cut_off_ = false;  // the file does not end with the end of a line
 };
 
 // An exclusive lock on `path` (created when absent), held until destruction. Code::busy when another
@@ -97,7 +103,7 @@ class FileLock {
 
 bool file_exists(const std::string &path);    // a regular file
 bool folder_exists(const std::string &path);
-void make_folders(const std::string &path);   // like mkdir -p
+void make_folders(const std::string &path);   // like mkdir -p, durable
 std::vector<std::string> list_folder(const std::string &path);  // names, sorted, without . and ..
 void remove_tree(const std::string &path);    // never follows symbolic links
 std::string join_path(std::string_view a, std::string_view b);

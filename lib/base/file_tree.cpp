@@ -87,7 +87,8 @@ void make_folders(const std::string &path) {
   if (path.empty() || folder_exists(path)) return;
   const std::string parent = parent_path(path);
   if (parent != path && parent != ".") make_folders(parent);
-  if (mkdir(path.c_str(), 0777) != 0 && !(errno == EEXIST && folder_exists(path))) fail_io(path, "make the folder");
+  if (mkdir(path.c_str(), 0777) == 0) sync_folder(parent);
+  else if (errno != EEXIST || !folder_exists(path)) fail_io(path, "make the folder");
 }
 
 std::vector<std::string> list_folder(const std::string &path) {

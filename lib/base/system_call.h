@@ -24,4 +24,7 @@ auto retry(Call call) {
   fail(Code::io, path, ": cannot ", verb, ": ", std::generic_category().message(error));
 }
 
+// Makes the names in a folder durable (atomic_write.cpp).
+void sync_folder(const std::string &path);
+
 }  // namespace moe

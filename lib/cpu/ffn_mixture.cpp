@@ -46,12 +46,12 @@ struct ForwardPass {
     const LowRank &delta = plan.expert(v).down;
     if (delta.rank == 0) return;
     if (plan.packed) {
-      multiply_panels(k, v.count, h, kMixtureStrip, plan.packed[v.expert].down_in, column, width, 0, delta.rank, plan.down_of(v), plan.down_stride,
-                      column > 0);
+      multiply_panels(k, v.count, h, kMixtureStrip, plan.packed[v.expert].down_in, column, width, 0, delta.rank, plan.down_of(v),
+                      plan.down_stride, column > 0);
     } else {
       float *part = plan.down_parts + (strip * plan.total + v.first) * plan.down_stride;
-      k.dot_rows(DType::f32, delta.a + column, plan.shape.intermediate * 4, delta.rank, width, v.count, h, kMixtureStrip, part, plan.down_stride,
-                 false);
+      k.dot_rows(DType::f32, delta.a + column, plan.shape.intermediate * 4, delta.rank, width, v.count, h, kMixtureStrip, part,
+                 plan.down_stride, false);
     }
   }
 
@@ -72,7 +72,8 @@ struct ForwardPass {
       const LowRank &delta = plan.expert(v).down;
       if (v.count == 0 || delta.rank == 0) continue;
       float *z = plan.down_of(v);
-      for (int64_t j = 0; j < v.count; j++) k.scale(delta.rank, v.gates[j] * delta.scale, z + j * plan.down_stride, z + j * plan.down_stride);
+      for (int64_t j = 0; j < v.count; j++)
+        k.scale(delta.rank, v.gates[j] * delta.scale, z + j * plan.down_stride, z + j * plan.down_stride);
       if (plan.packed) {
         multiply_panels(k, v.count, z, plan.down_stride, plan.packed[i].down_out, 0, delta.rank, 0, d, space, d, false);
       } else {
@@ -100,7 +101,8 @@ void CpuBackend::prepare_mixture(MixturePlan &plan) {
   plan.fill(*pool_);
 }
 
-void CpuBackend::ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0, Rows hbar, Rows y) {
+void CpuBackend::ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0,
+                             Rows hbar, Rows y) {
   if (shape.tokens == 0) return;
   const bool few = shape.tokens <= kFewTokens;
   MixturePlan plan(k_, shape, experts, few ? MixturePlan::Pass::few_tokens : MixturePlan::Pass::forward);

@@ -68,8 +68,8 @@ struct BackwardPass {
     plan.activate(v.count, width, s.a, s.b, s.h);
     const int64_t rank = plan.expert(v).down.rank;
     if (rank == 0) return;
-    multiply_panels(k, v.count, plan.down_gradient_of(v), plan.down_stride, plan.packed[v.expert].down_in_back, 0, rank, column, width, s.q,
-                    kMixtureStrip, false);
+    multiply_panels(k, v.count, plan.down_gradient_of(v), plan.down_stride, plan.packed[v.expert].down_in_back, 0, rank, column,
+                    width, s.q, kMixtureStrip, false);
   }
 
   // da_i and db_i of visit j, whose dhbar is given; q is overwritten with dh_i.
@@ -95,8 +95,8 @@ struct BackwardPass {
       const LowRank &gate = plan.expert(v).gate, &up = plan.expert(v).up, &down = plan.expert(v).down;
       recompute(v, column, width, s);
       if (trains_down_b(i) && down.rank > 0) {
-        multiply_panels(k, v.count, s.h, kMixtureStrip, plan.packed[i].down_in, column, width, 0, down.rank, plan.down_of(v), plan.down_stride,
-                        column > 0);
+        multiply_panels(k, v.count, s.h, kMixtureStrip, plan.packed[i].down_in, column, width, 0, down.rank, plan.down_of(v),
+                        plan.down_stride, column > 0);
       }
       for (int64_t j = 0; j < v.count; j++) {
         const int64_t row = j * kMixtureStrip, base_row = (v.tokens[j] - first) * kMixtureStrip;
@@ -110,8 +110,10 @@ struct BackwardPass {
       }
       float *to = plan.low_gradient_of(v);
       const PackedExpert &p = plan.packed[i];
-      multiply_panels(k, v.count, s.da, kMixtureStrip, p.gate_back, column, width, 0, gate.rank, to, plan.input_stride, column > 0);
-      multiply_panels(k, v.count, s.db, kMixtureStrip, p.up_back, column, width, 0, up.rank, to + gate.rank, plan.input_stride, column > 0);
+      multiply_panels(k, v.count, s.da, kMixtureStrip, p.gate_back, column, width, 0, gate.rank, to, plan.input_stride,
+                      column > 0);
+      multiply_panels(k, v.count, s.db, kMixtureStrip, p.up_back, column, width, 0, up.rank, to + gate.rank, plan.input_stride,
+                      column > 0);
     }
     store_rows(k, s.da0, rows, width, da0, first, column);
     store_rows(k, s.db0, rows, width, db0, first, column);
@@ -151,7 +153,8 @@ struct BackwardPass {
       }
       const int64_t rank = plan.input_rank(v);
       if (v.count == 0 || rank == 0 || !du.data) continue;
-      multiply_panels(k, v.count, plan.low_gradient_of(v), plan.input_stride, plan.packed[i].input_back, 0, rank, 0, d, space, d, false);
+      multiply_panels(k, v.count, plan.low_gradient_of(v), plan.input_stride, plan.packed[i].input_back, 0, rank, 0, d, space, d,
+                      false);
       for (int64_t j = 0; j < v.count; j++) k.add(d, space + j * d, static_cast<float *>(du.data) + v.tokens[j] * du.stride);
     }
   }
@@ -160,7 +163,8 @@ struct BackwardPass {
 
   // sums[rank][kMixtureStrip] += v^T x over the visits of one block; columns are rounded up to whole panels.
   void add_outer(int64_t count, int64_t rank, const float *v, int64_t ldv, const float *x, int64_t width, float *sums) const {
-    for (int64_t c = 0; c < width; c += kPanel) k.outer_f32(count, rank, kPanel, v, ldv, x + c, kMixtureStrip, sums + c, kMixtureStrip);
+    for (int64_t c = 0; c < width; c += kPanel)
+      k.outer_f32(count, rank, kPanel, v, ldv, x + c, kMixtureStrip, sums + c, kMixtureStrip);
   }
   // gradient[rank, n] += sums, columns [column, column + width)
   void add_rows(const float *sums, int64_t rank, int64_t column, int64_t width, float *gradient, int64_t n) const {
@@ -237,8 +241,8 @@ bool trains_outer(const MixtureExpert &e) { return e.gate_gradient.a || e.up_gra
 
 }  // namespace
 
-void CpuBackend::ffn_mixture_backward(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0,
-                                      Rows dhbar, Rows delta, Rows da0, Rows db0, Rows du, float *dgates) {
+void CpuBackend::ffn_mixture_backward(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0,
+                                      Rows b0, Rows dhbar, Rows delta, Rows da0, Rows db0, Rows du, float *dgates) {
   if (shape.tokens == 0) return;
   MixturePlan plan(k_, shape, experts, MixturePlan::Pass::backward);
   prepare_mixture(plan);
@@ -251,7 +255,8 @@ void CpuBackend::ffn_mixture_backward(const FfnMixtureShape &shape, std::span<co
     for (int64_t strip = 0; strip < plan.strips; strip++) pass.strip(block, strip * kMixtureStrip, StripSpace(space));
     pass.leave(block, space);
   });
-  if (std::none_of(experts.begin(), experts.end(), [](const MixtureExpert &e) { return trains_inner(e) || trains_outer(e); })) return;
+  if (std::none_of(experts.begin(), experts.end(), [](const MixtureExpert &e) { return trains_inner(e) || trains_outer(e); }))
+    return;
   const int64_t outer_strips = (shape.hidden + kMixtureStrip - 1) / kMixtureStrip, strips = plan.strips + outer_strips;
   pool_->run(shape.experts * strips, [&](int64_t task, int thread) {
     const int64_t expert = task / strips, strip = task % strips;

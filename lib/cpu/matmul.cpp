@@ -2,6 +2,8 @@
 // A task is a group of 32-column panels times a range of rows. It expands its panels into its thread's scratch (they stay in L2),
 // then streams the rows over them; each element is one accumulator over k in rising order, so neither the cut into tasks nor the
 // number of threads changes a bit. A few tokens (<= 8) skip the panels: weights are expanded in registers.
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "cpu/cpu_backend.h"
@@ -10,7 +12,7 @@ namespace moe::cpu {
 namespace {
 
 constexpr int64_t kFewTokens = 8;
-constexpr int64_t kPanelBytes = 384 << 10;      // of expanded panels in one task: they share L2 with the rows
+constexpr int64_t kDefaultL2 = 1 << 20;
 constexpr int64_t kLeastRows = 128;             // of a task, so that expansion stays a small part
 constexpr int64_t kWantedTasks = 8;
 
@@ -19,10 +21,23 @@ struct Product {
   int64_t panels, group, groups, row_parts;
 };
 
+// Expanded panels of one task take half of the level-2 cache; the rows that stream past them need the rest.
+int64_t panel_bytes() {
+  static const int64_t bytes = [] {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    const int64_t found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+    const int64_t found = 0;
+#endif
+    return std::clamp<int64_t>(found > 0 ? found : kDefaultL2, 256 << 10, 4 << 20) / 2;
+  }();
+  return bytes;
+}
+
 // How a product is cut: panels in even groups that fit the cache, rows only when there would be too few tasks.
 Product cut(int64_t tokens, int64_t columns, int64_t k, int64_t operand_bytes) {
   Product p{tokens, columns, k, (columns + kPanel - 1) / kPanel, 0, 0, 1};
-  const int64_t fits = std::max<int64_t>(1, kPanelBytes / (kPanel * k * operand_bytes));
+  const int64_t fits = std::max<int64_t>(1, panel_bytes() / (kPanel * k * operand_bytes));
   p.groups = (p.panels + fits - 1) / fits;
   if (p.groups % 2 == 1 && p.panels > p.groups) p.groups++;
   p.groups = std::min(std::max(p.groups, std::min<int64_t>(p.panels, 4)), p.panels);
@@ -103,7 +118,7 @@ void CpuBackend::matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store s
   const int64_t bytes = row_bytes(w.dtype, w.columns);
   const auto *data = static_cast<const std::byte *>(w.data);
   if (tokens <= kFewTokens) return few_tokens(tokens, x, w, y, store);
-  // factors of low-rank terms stay in f32: their reductions are short and their rounding would reach every weight
+  // bf16 operands round f32 weights too, low-rank factors among them; f32 inputs (the narrow side) keep f32 products
   if (k_.bf16_operands && x.dtype == DType::bf16) {
     return product<uint16_t>(tokens, w.rows, w.columns, x, y, store, [&](int64_t panel, int64_t count, uint16_t *to) {
       for (int64_t i = 0; i < count; i++) {

@@ -15,7 +15,8 @@ Panels take_panels(Arena &arena, int64_t k, int64_t columns) {
 // Panels of W^T, W [columns, k]
 void pack_transposed(const Kernels &kernels, const float *w, const Panels &panels) {
   for (int64_t c = 0; c < panels.columns; c += kPanel) {
-    kernels.panel_f32(DType::f32, w + c * panels.k, panels.k * 4, std::min(kPanel, panels.columns - c), panels.k, panels.data + c * panels.k);
+    kernels.panel_f32(DType::f32, w + c * panels.k, panels.k * 4, std::min(kPanel, panels.columns - c), panels.k,
+                      panels.data + c * panels.k);
   }
 }
 
@@ -29,19 +30,20 @@ void pack_plain(const Kernels &kernels, const float *w, const Panels &panels) {
 
 }  // namespace
 
-void multiply_panels(const Kernels &kernels, int64_t rows, const float *x, int64_t ldx, const Panels &f, int64_t first, int64_t depth,
-                     int64_t column, int64_t count, float *c, int64_t ldc, bool add) {
+void multiply_panels(const Kernels &kernels, int64_t rows, const float *x, int64_t ldx, const Panels &f, int64_t first,
+                     int64_t depth, int64_t column, int64_t count, float *c, int64_t ldc, bool add) {
   for (int64_t j = 0; j < count; j += kPanel) {
     const float *panel = f.data + (column + j) * f.k + first * kPanel;
     kernels.tile_f32(rows, std::min(kPanel, count - j), depth, x, ldx, panel, c + j, ldc, add);
   }
 }
 
-void load_rows(const Kernels &kernels, Rows x, int64_t first, const int32_t *tokens, int64_t rows, int64_t column, int64_t width, float *out,
-               int64_t ldo) {
+void load_rows(const Kernels &kernels, Rows x, int64_t first, const int32_t *tokens, int64_t rows, int64_t column, int64_t width,
+               float *out, int64_t ldo) {
   for (int64_t r = 0; r < rows; r++, out += ldo) {
     const int64_t offset = (tokens ? tokens[r] : first + r) * x.stride + column;
-    if (x.dtype == DType::f32) std::memcpy(out, static_cast<const float *>(x.data) + offset, static_cast<size_t>(width) * sizeof(float));
+    if (x.dtype == DType::f32)
+      std::memcpy(out, static_cast<const float *>(x.data) + offset, static_cast<size_t>(width) * sizeof(float));
     else kernels.to_f32(static_cast<const uint16_t *>(x.data) + offset, width, out);
   }
 }
@@ -54,11 +56,9 @@ void store_rows(const Kernels &kernels, const float *in, int64_t rows, int64_t w
   }
 }
 
-MixturePlan::MixturePlan(const Kernels &kernels_, const FfnMixtureShape &shape_, std::span<const MixtureExpert> experts_, Pass pass_)
-    : kernels(kernels_),
-      shape(shape_),
-      experts(experts_),
-      pass(pass_),
+MixturePlan::MixturePlan(const Kernels &kernels_, const FfnMixtureShape &shape_, std::span<const MixtureExpert> experts_,
+                         Pass pass_)
+    : kernels(kernels_), shape(shape_), experts(experts_), pass(pass_),
       blocks((shape_.tokens + kMixtureBlock - 1) / kMixtureBlock),
       strips((shape_.intermediate + kMixtureStrip - 1) / kMixtureStrip) {
   for (const MixtureExpert &expert : experts) {
@@ -185,10 +185,11 @@ void MixturePlan::pre_activations(const Visits &v, Rows a0, Rows b0, int64_t col
   const auto add_delta = [&](const LowRank &delta, const Panels PackedExpert::*panels, const float *x, float *out) {
     if (delta.rank == 0) return;
     if (pass == Pass::few_tokens) {
-      kernels.dot_rows(DType::f32, delta.b + column * delta.rank, delta.rank * 4, width, delta.rank, v.count, x, input_stride, out, kMixtureStrip,
-                       true);
+      kernels.dot_rows(DType::f32, delta.b + column * delta.rank, delta.rank * 4, width, delta.rank, v.count, x, input_stride,
+                       out, kMixtureStrip, true);
     } else {
-      multiply_panels(kernels, v.count, x, input_stride, packed[v.expert].*panels, 0, delta.rank, column, width, out, kMixtureStrip, true);
+      multiply_panels(kernels, v.count, x, input_stride, packed[v.expert].*panels, 0, delta.rank, column, width, out,
+                      kMixtureStrip, true);
     }
   };
   add_delta(expert(v).gate, &PackedExpert::gate, gate_low, a);

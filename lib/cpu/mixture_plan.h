@@ -24,8 +24,8 @@ struct Panels {
   int64_t k = 0, columns = 0;
 };
 // C[rows, count] (=|+=) X[rows, depth] F[first .. first + depth, column .. column + count]; column a multiple of kPanel.
-void multiply_panels(const Kernels &kernels, int64_t rows, const float *x, int64_t ldx, const Panels &f, int64_t first, int64_t depth,
-                     int64_t column, int64_t count, float *c, int64_t ldc, bool add);
+void multiply_panels(const Kernels &kernels, int64_t rows, const float *x, int64_t ldx, const Panels &f, int64_t first,
+                     int64_t depth, int64_t column, int64_t count, float *c, int64_t ldc, bool add);
 
 // The factors of one expert. The input factors of gate and up read the same u, so they stand one above the other:
 // A = [A^g; A^u], input_rank = rank of gate + rank of up.
@@ -37,16 +37,16 @@ struct PackedExpert {
 
 struct MixturePlan {
   enum class Pass : uint8_t { few_tokens, forward, backward };
-  struct Visits {                   // of one block and expert
+  struct Visits {  // of one block and expert
     int64_t expert = 0;
-    int64_t first = 0, count = 0;   // rows of the narrow arrays below
+    int64_t first = 0, count = 0;  // rows of the narrow arrays below
     const int32_t *tokens = nullptr;
     const float *gates = nullptr;
   };
 
   MixturePlan(const Kernels &kernels, const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Pass pass);
-  void take(Arena &arena);       // every array below; the arena may be a measuring one
-  void fill(ThreadPool &pool);   // lists the visits and packs the factors
+  void take(Arena &arena);      // every array below; the arena may be a measuring one
+  void fill(ThreadPool &pool);  // lists the visits and packs the factors
 
   Visits visits(int64_t block, int64_t expert) const;
   int64_t block_rows(int64_t block) const { return std::min(kMixtureBlock, shape.tokens - block * kMixtureBlock); }
@@ -84,10 +84,9 @@ struct MixturePlan {
   void pack(int64_t expert);
 };
 
-// rows of kMixtureStrip or `ldo` values: columns [column, column + width) of the rows `tokens` of x (nullptr: of the rows from
-// `first` on), as f32.
-void load_rows(const Kernels &kernels, Rows x, int64_t first, const int32_t *tokens, int64_t rows, int64_t column, int64_t width, float *out,
-               int64_t ldo);
+// Columns [column, column + width) of the rows `tokens` of x (nullptr: of the rows from `first` on) as f32, and of a strip back.
+void load_rows(const Kernels &kernels, Rows x, int64_t first, const int32_t *tokens, int64_t rows, int64_t column, int64_t width,
+               float *out, int64_t ldo);
 void store_rows(const Kernels &kernels, const float *in, int64_t rows, int64_t width, Rows y, int64_t first, int64_t column);
 
 }  // namespace moe::cpu

@@ -28,10 +28,7 @@ struct TokenRouting {
   float *gates;
 
   TokenRouting(const RouterShape &s, const RouterState &state, int64_t t)
-      : shape(s),
-        p(state.p + t * (s.experts + 1)),
-        picked(state.picked + t * s.top_k),
-        selected(state.selected + t * s.experts),
+      : shape(s), p(state.p + t * (s.experts + 1)), picked(state.picked + t * s.top_k), selected(state.selected + t * s.experts),
         gates(state.gates + t * s.experts) {}
 
   bool is_picked(int64_t entry) const { return std::find(picked, picked + shape.top_k, entry) != picked + shape.top_k; }
@@ -131,8 +128,9 @@ void CpuBackend::router(const RouterShape &shape, Rows u, const float *weight, c
   });
 }
 
-void CpuBackend::router_backward(const RouterShape &shape, Rows u, const float *weight, const RouterState &state, const float *dgates,
-                                 const RouterLossGradient &losses, float *dz, float *dweight, float *dbias, Rows du) {
+void CpuBackend::router_backward(const RouterShape &shape, Rows u, const float *weight, const RouterState &state,
+                                 const float *dgates, const RouterLossGradient &losses, float *dz, float *dweight, float *dbias,
+                                 Rows du) {
   check(shape);
   const int64_t entries = shape.experts + 1, d = shape.hidden;
   reserve_scratch(static_cast<size_t>(2 * entries) * sizeof(float));

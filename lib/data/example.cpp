@@ -173,10 +173,8 @@ void append_examples(const Schema &schema, const Json &row, int64_t row_number, 
   for (const Json *entry : entries) {
     Example example;
     example.row = row_number;
-    if (read_example(schema, RowView(schema, row, entry), example, reason))
-      examples.push_back(std::move(example));
-    else
-      skipped.add(reason, row_number);
+    if (read_example(schema, RowView(schema, row, entry), example, reason)) examples.push_back(std::move(example));
+    else skipped.add(reason, row_number);
   }
 }
 

@@ -21,7 +21,8 @@ void add_kinds(Json &kinds, const Json &row) {
   for (const auto &[column, value] : row.members()) {
     const Json *known = kinds.find(column);
     const std::string name = kind_name(value), before = known ? known->string() : "";
-    if (("|" + before + "|").find("|" + name + "|") == std::string::npos) kinds.set(column, before.empty() ? name : before + "|" + name);
+    if (("|" + before + "|").find("|" + name + "|") == std::string::npos)
+      kinds.set(column, before.empty() ? name : before + "|" + name);
   }
 }
 
@@ -62,7 +63,8 @@ Json example_line(const Example &example, const ChatRenderer *chat) {
   Json line = Json::object({{"row", example.row}, {"kind", kind_name(example.kind)}});
   if (example.kind == SchemaKind::messages && !chat) {
     Json messages = Json::array();
-    for (const ChatMessage &message : example.messages) messages.push(Json::object({{"role", message.role}, {"content", message.content}}));
+    for (const ChatMessage &message : example.messages)
+      messages.push(Json::object({{"role", message.role}, {"content", message.content}}));
     return std::move(line.set("messages", std::move(messages)));
   }
   const Rendered rendered = render(example, chat);
@@ -95,7 +97,8 @@ std::string preview_examples(const std::string &path, const std::string &schema,
   Example example;
   for (int64_t n = 0; n < head && reader.next(example); n++) {
     Json line = example_line(example, chat);
-    if (tokenizer && (chat || example.kind != SchemaKind::messages)) add_counts(line, example, ExampleTokenizer(*tokenizer, chat, max_length));
+    if (tokenizer && (chat || example.kind != SchemaKind::messages))
+      add_counts(line, example, ExampleTokenizer(*tokenizer, chat, max_length));
     lines += line.dump() + "\n";
   }
   Json reasons = Json::object();

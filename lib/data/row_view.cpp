@@ -19,13 +19,9 @@ const char *kind_name(const Json &value) {
   return "unknown";
 }
 
-bool is_space(char c) {
-  return c == ' ' || (c >= '\t' && c <= '\r');
-}
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-bool is_blank(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), is_space);
-}
+bool is_blank(std::string_view text) { return std::all_of(text.begin(), text.end(), is_space); }
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
@@ -40,12 +36,9 @@ bool same_letter(std::string_view a, std::string_view b) {
 
 // A text or a number as text.
 bool scalar_text(const Json &value, std::string &result) {
-  if (value.is_string())
-    result = value.string();
-  else if (value.is_number())
-    result = value.dump();
-  else
-    return false;
+  if (value.is_string()) result = value.string();
+  else if (value.is_number()) result = value.dump();
+  else return false;
   return true;
 }
 

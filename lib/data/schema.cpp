@@ -34,8 +34,7 @@ auto one_of(const Table &table, const std::string &word, std::string_view source
 // A string or a list of strings, none of them empty.
 std::vector<std::string> strings(const Json &value, std::string_view source, std::string_view key) {
   std::vector<std::string> result;
-  if (value.is_string())
-    result.push_back(value.string());
+  if (value.is_string()) result.push_back(value.string());
   else if (value.is_array())
     for (const Json &item : value.items()) result.push_back(item.is_string() ? item.string() : std::string());
   const bool bad = result.empty() || std::any_of(result.begin(), result.end(), [](const auto &text) { return text.empty(); });
@@ -46,10 +45,8 @@ std::vector<std::string> strings(const Json &value, std::string_view source, std
 void read_fields(Schema &schema, const Json &fields, std::string_view source) {
   for (const auto &[role, names] : fields.members()) {
     const bool separate = role == "options" && names.is_array();
-    if (separate)
-      schema.option_fields = strings(names, source, role);
-    else
-      schema.fields.push_back({role, strings(names, source, role)});
+    if (separate) schema.option_fields = strings(names, source, role);
+    else schema.fields.push_back({role, strings(names, source, role)});
   }
 }
 

@@ -193,8 +193,9 @@ class Pass {
   void capture_stream(const char *name, const float *values) {
     if (!request_.capture || !request_.capture->hidden_states) return;
     auto &tensors = request_.capture->tensors;
-    if (tensors.empty() || tensors.back().first != name) tensors.push_back({name, {{0, tokens_, config_.hidden}, {}, {}}});
-    Capture::Tensor &tensor = tensors.back().second;
+    auto found = std::find_if(tensors.begin(), tensors.end(), [&](const auto &entry) { return entry.first == name; });
+    if (found == tensors.end()) found = tensors.insert(found, {name, {{0, tokens_, config_.hidden}, {}, {}}});
+    Capture::Tensor &tensor = found->second;
     tensor.shape[0]++;
     tensor.values.insert(tensor.values.end(), values, values + tokens_ * config_.hidden);
   }

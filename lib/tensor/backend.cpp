@@ -17,7 +17,8 @@ int64_t largest_rank(std::span<const LowRankTerm> terms) {
 }
 
 bool any_dropout(std::span<const LowRankTerm> terms) {
-  return std::any_of(terms.begin(), terms.end(), [](const LowRankTerm &term) { return term.factors.rank > 0 && term.dropout > 0; });
+  return std::any_of(terms.begin(), terms.end(),
+                     [](const LowRankTerm &term) { return term.factors.rank > 0 && term.dropout > 0; });
 }
 
 }  // namespace
@@ -28,8 +29,8 @@ int64_t Backend::projection_scratch(int64_t tokens, int64_t in, int64_t out, std
   return tokens * (std::max(in, out) + (any_dropout(terms) ? in : 0) + 2 * largest_rank(terms));
 }
 
-void Backend::projection(int64_t tokens, Rows x, const Matrix &w, const float *bias, std::span<LowRankTerm> terms, Rows y, Store store,
-                         float *scratch) {
+void Backend::projection(int64_t tokens, Rows x, const Matrix &w, const float *bias, std::span<LowRankTerm> terms, Rows y,
+                         Store store, float *scratch) {
   const int64_t in = w.columns, out = w.rows, rank = largest_rank(terms);
   float *wide = scratch, *narrow = scratch + tokens * (std::max(in, out) + (any_dropout(terms) ? in : 0));
   // First every u, so that drop(x) and the f32 output can share the wide scratch.
@@ -57,8 +58,8 @@ void Backend::projection(int64_t tokens, Rows x, const Matrix &w, const float *b
   if (round_at_end) copy(tokens, out, sum, y, Store::set);
 }
 
-void Backend::projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx, Store store,
-                                  float *scratch) {
+void Backend::projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx,
+                                  Store store, float *scratch) {
   const int64_t in = w.columns, out = w.rows, rank = largest_rank(terms);
   float *dropped = scratch + tokens * std::max(in, out);
   float *narrow = dropped + (any_dropout(terms) ? tokens * in : 0);

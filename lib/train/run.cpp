@@ -59,14 +59,15 @@ class Run {
 
   Json run() {
     const auto start = std::chrono::steady_clock::now();
-    resume();
-    const TrainOptions &o = trainer_.options();
-    while (trainer_.steps_done() < trainer_.steps_planned()) {
-      step();
-      const int64_t done = trainer_.steps_done();
-      const bool last = done == trainer_.steps_planned();
-      if (options_.eval_data && ((o.eval_steps > 0 && done % o.eval_steps == 0) || last)) evaluate();
-      if (o.save_steps > 0 && done % o.save_steps == 0 && !last) save();
+    remove_unfinished(options_.output_dir);
+    remove_unfinished(checkpoints_);
+    if (options_.resume) resume();
+    else forget_earlier_run();
+    try {
+      train();
+    } catch (const Error &error) {
+      if (error.code() == Code::cancelled) save();
+      throw;
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return finish(seconds);
@@ -78,25 +79,39 @@ class Run {
     return join_path(options.output_dir, ".lock");
   }
 
-  bool tell(RunEvent event) {
+  void tell(RunEvent event) {
     event.steps_planned = trainer_.steps_planned();
-    return !callback_ || callback_(event);
+    stop_ |= callback_ && !callback_(event);
+  }
+  void check_stop() const {
+    if (stop_) fail(Code::cancelled, "training was stopped after step ", trainer_.steps_done(), "; continue it with resume");
+  }
+
+  // A line that cannot be written (a full disk) costs the run nothing but the line.
+  void record(const Json &line) {
+    try {
+      metrics_.line(line.dump());
+    } catch (const Error &error) {
+      log(options_.log, LogLevel::error, text("a line of the metrics was not written: ", error.message()));
+    }
+  }
+
+  // A summary says that a run is finished, so the one of the earlier run goes first.
+  void forget_earlier_run() {
+    remove_tree(summary_path(options_));
+    if (list_checkpoints(checkpoints_).empty()) return;
+    log(options_.log, LogLevel::warning, checkpoints_ + ": checkpoints of an earlier run are replaced (give resume to continue it)");
+    remove_tree(checkpoints_);
   }
 
   void resume() {
-    if (!options_.resume) {
-      if (!list_checkpoints(checkpoints_).empty()) {
-        log(options_.log, LogLevel::warning, checkpoints_ + ": checkpoints of an earlier run are replaced (give resume to continue it)");
-        remove_tree(checkpoints_);
-      }
-      return;
-    }
     const std::string newest = newest_checkpoint(checkpoints_, options_.log);
     if (newest.empty()) return;
     trainer_.resume(newest);
+    saved_step_ = trainer_.steps_done();
     Json line = Json::object();
     line.set("event", "resumed").set("step", trainer_.steps_done());
-    metrics_.line(line.dump());
+    record(line);
     RunEvent event;
     event.kind = RunEvent::Kind::resumed;
     event.path = newest;
@@ -104,14 +119,24 @@ class Run {
     tell(event);
   }
 
+  void train() {
+    const TrainOptions &o = trainer_.options();
+    while (trainer_.steps_done() < trainer_.steps_planned()) {
+      check_stop();
+      step();
+      check_stop();
+      const int64_t done = trainer_.steps_done();
+      if (options_.eval_data && o.eval_steps > 0 && done % o.eval_steps == 0) evaluate();
+      if (o.save_steps > 0 && done % o.save_steps == 0 && done < trainer_.steps_planned()) save();
+    }
+    check_stop();
+    if (options_.eval_data && evaluated_step_ != trainer_.steps_done()) evaluate();
+    check_stop();
+  }
+
   void step() {
     RunEvent event;
-    try {
-      event.step = trainer_.step(nullptr, cancel_);
-    } catch (const Error &error) {
-      if (error.code() == Code::cancelled) save();
-      throw;
-    }
+    event.step = trainer_.step(nullptr, cancel_);
     curve_.add(event.step.loss);
     tokens_ += event.step.tokens;
     step_seconds_ += event.step.seconds;
@@ -119,11 +144,8 @@ class Run {
       log(options_.log, LogLevel::warning, text("step ", event.step.step, ": the loss or its gradient is not finite; the step was left out"));
     }
     for (const std::string &warning : trainer_.alarms().warnings) log(options_.log, LogLevel::warning, text("step ", event.step.step, ": ", warning));
-    if (event.step.step % trainer_.options().logging_steps == 0) metrics_.line(step_json(event.step, trainer_.trains_router()).dump());
-    if (!tell(event)) {
-      save();
-      fail(Code::cancelled, "training was stopped after step ", event.step.step, "; continue it with resume");
-    }
+    if (event.step.step % trainer_.options().logging_steps == 0) record(step_json(event.step, trainer_.trains_router()));
+    tell(event);
   }
 
   void evaluate() {
@@ -131,13 +153,11 @@ class Run {
     event.kind = RunEvent::Kind::evaluation;
     event.step.step = trainer_.steps_done();
     event.eval_loss = eval_loss_ = trainer_.evaluate(*options_.eval_data, cancel_);
-    if (first_eval_step_ == 0) {
-      first_eval_step_ = trainer_.steps_done();
-      first_eval_loss_ = eval_loss_;
-    }
+    if (evaluated_step_ < 0) first_eval_loss_ = eval_loss_;
+    evaluated_step_ = trainer_.steps_done();
     Json line = Json::object();
     line.set("step", trainer_.steps_done()).set("eval_loss", eval_loss_).set("eval_perplexity", std::exp(eval_loss_));
-    metrics_.line(line.dump());
+    record(line);
     tell(event);
   }
 
@@ -147,15 +167,21 @@ class Run {
     event.kind = RunEvent::Kind::checkpoint;
     event.path = checkpoint_path(checkpoints_, trainer_.steps_done());
     event.step.step = trainer_.steps_done();
+    if (saved_step_ == event.step.step) return;
     try {
       make_folders(checkpoints_);
-      if (!folder_exists(event.path)) trainer_.save(event.path);
-      prune_checkpoints(checkpoints_, trainer_.options().save_total_limit, options_.log);
+      trainer_.save(event.path);
+      saved_step_ = event.step.step;
     } catch (const Error &error) {
-      log(options_.log, LogLevel::error, text("checkpoint at step ", trainer_.steps_done(), " was not saved: ", error.message()));
+      log(options_.log, LogLevel::error, text("checkpoint at step ", event.step.step, " was not saved: ", error.message()));
       return;
     }
     tell(event);
+    try {
+      prune_checkpoints(checkpoints_, trainer_.options().save_total_limit, options_.log);
+    } catch (const Error &error) {
+      log(options_.log, LogLevel::error, text("older checkpoints were not removed: ", error.message()));
+    }
   }
 
   Json finish(double seconds) {
@@ -211,16 +237,12 @@ class Run {
   FileLock lock_;
   AppendFile metrics_;
   CurveEnds curve_;
-  int64_t tokens_ = 0, first_eval_step_ = 0;
+  int64_t tokens_ = 0, evaluated_step_ = -1, saved_step_ = -1;
+  bool stop_ = false;
   double step_seconds_ = 0, eval_loss_ = 0, first_eval_loss_ = 0;
 };
 
 }  // namespace
-
-Json finished_summary(const std::string &output_dir, const std::string &domain) {
-  const std::string path = join_path(output_dir, domain + "_training_summary.json");
-  return file_exists(path) ? read_json(path) : Json();
-}
 
 Json run_training(Trainer &trainer, const BaseModel &model, Adapter *adapter, Mixture *mixture, const RunOptions &options,
                   const RunCallback &callback, const Cancel *cancel) {

@@ -28,12 +28,9 @@ struct RunEvent {
 };
 using RunCallback = std::function<bool(const RunEvent &)>;  // false: save a checkpoint and stop (Code::cancelled)
 
-// Only one run at a time writes to a folder (Code::busy). A run that is already finished is reported as such and not repeated.
-// A failed checkpoint write is logged and training goes on; a failed final write is an error. Returns the summary.
+// Only one run at a time writes to a folder (Code::busy). A checkpoint or a line of the metrics that cannot be written is logged and
+// training goes on; a failed final write is an error. Cancelled at any point, a checkpoint is saved first. Returns the summary.
 Json run_training(Trainer &trainer, const BaseModel &model, Adapter *adapter, Mixture *mixture, const RunOptions &options,
                   const RunCallback &callback, const Cancel *cancel);
-
-// The summary of a finished run in `output_dir`, or null.
-Json finished_summary(const std::string &output_dir, const std::string &domain);
 
 }  // namespace moe

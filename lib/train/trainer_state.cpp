@@ -47,6 +47,21 @@ RouterStatistics read_statistics(const Json &json, const std::string &source) {
   return s;
 }
 
+Json router_json(const RouterConfig &config) {
+  return Json::object({{"experts", config.experts}, {"top_k", config.top_k}, {"form", gate_form_name(config.form)}, {"temperature", static_cast<double>(config.temperature)}});
+}
+
+// What of an adapter's configuration decides the result; the rest are labels.
+Json lora_json(const LoraConfig &config) {
+  const Json all = lora_config_json(config);
+  Json json = Json::object();
+  for (const char *key : {"r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern",
+                          "layers_to_transform"}) {
+    if (const Json *value = all.find(key)) json.set(key, *value);
+  }
+  return json;
+}
+
 void check_same(const Json &now, const Json &then, const std::string &source) {
   for (const auto &[key, value] : now.members()) {
     const Json *saved = then.find(key);
@@ -81,7 +96,7 @@ void Trainer::save(const std::string &folder) const {
     state.set("architecture_fingerprint", model_->architecture_fingerprint()).set("weights_fingerprint", model_->weights_fingerprint());
     state.set("compute", model_->compute()).set("options", options_.to_json());
     if (data_) state.set("data", data_->cursor());
-    if (mixture_) state.set("router_statistics", statistics_json(total_statistics_));
+    if (mixture_) state.set("router", router_json(mixture_->router->config())).set("router_statistics", statistics_json(total_statistics_));
     write_file_atomic(join_path(path, "trainer_state.json"), state.dump(1) + "\n");
   });
 }
@@ -102,6 +117,7 @@ void Trainer::resume(const std::string &folder) {
   const std::string compute = state.string_at("compute", source);
   if (compute != model_->compute()) fail(Code::state, source, ": key 'compute': expected '", model_->compute(), "', found '", compute, "'");
   check_same(options_.to_json(), state.at("options", source), source);
+  if (mixture_) check_same(router_json(mixture_->router->config()), state.at("router", source), source);
   const int64_t planned = state.integer_at("planned_steps", source);
   if (planned != planned_steps_) fail(Code::state, source, ": key 'planned_steps': expected ", planned_steps_, ", found ", planned);
 
@@ -112,6 +128,7 @@ void Trainer::resume(const std::string &folder) {
   read_moment(optimizer, "second_moment", second);
   if (adapter_) {
     const auto saved = Adapter::load(*model_, folder, false);
+    check_same(lora_json(adapter_->config()), lora_json(saved->config()), folder);
     values.assign(saved->parameters().begin(), saved->parameters().end());
   } else {
     const auto saved = Router::load(join_path(folder, "router.safetensors"), mixture_->router->config());

@@ -230,6 +230,28 @@ TEST(AppendFile, AppendsWholeLines) {
   EXPECT_EQ(read_file(folder / "log"), "before\none\ntwo\n");
 }
 
+TEST(AppendFile, EndsALineThatWasCutOff) {
+  const TemporaryFolder folder;
+  put(folder / "log", "whole\ncut o");
+  AppendFile log(folder / "log");
+  log.line("one");
+  log.line("two");
+  EXPECT_EQ(read_file(folder / "log"), "whole\ncut o\none\ntwo\n");
+}
+
+TEST(RemoveUnfinished, TakesWhatKilledWritersLeftAndNothingElse) {
+  const TemporaryFolder folder;
+  for (const char *name : {".result.new-12-34567-1", ".old.old-1-2-3", "old", "kept", ".new-1-2-3", ".x.new-1-2", ".x.new-1-2-3a"}) {
+    make_folders(folder / name);
+    put(folder / name + "/file", name);
+  }
+  put(folder / ".summary.json.new-1-2-3", "half");
+  make_folders(folder / ".stepped_aside.old-1-2-3");
+  remove_unfinished(folder.path());
+  EXPECT_EQ(list_folder(folder.path()), (std::vector<std::string>{".new-1-2-3", ".x.new-1-2", ".x.new-1-2-3a", "kept", "old", "stepped_aside"}));
+  remove_unfinished(folder / "absent");
+}
+
 TEST(FileLock, RefusesASecondHolderInThisAndInAnotherProcess) {
   const TemporaryFolder folder;
   {

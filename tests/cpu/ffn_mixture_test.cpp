@@ -41,11 +41,8 @@ struct Problem {
   std::vector<MixtureExpert> experts;
 
   explicit Problem(const Case &c_)
-      : c(c_),
-        u(random_rows(c.tokens, c.hidden, c.dtype, 1, 1, 3)),
-        a0(random_rows(c.tokens, c.intermediate, c.dtype, 2, 1, 5)),
-        b0(random_rows(c.tokens, c.intermediate, c.dtype, 3, 1, 0)),
-        delta(random_rows(c.tokens, c.hidden, c.dtype, 4, 1, 1)),
+      : c(c_), u(random_rows(c.tokens, c.hidden, c.dtype, 1, 1, 3)), a0(random_rows(c.tokens, c.intermediate, c.dtype, 2, 1, 5)),
+        b0(random_rows(c.tokens, c.intermediate, c.dtype, 3, 1, 0)), delta(random_rows(c.tokens, c.hidden, c.dtype, 4, 1, 1)),
         dhbar(random_rows(c.tokens, c.intermediate, DType::f32, 5, 1, 2)) {
     const size_t count = static_cast<size_t>(c.tokens) * c.ranks.size();
     selected.resize(count);
@@ -74,7 +71,8 @@ struct Problem {
   }
 
   FfnMixtureShape shape() const {
-    return {c.tokens, c.hidden, c.intermediate, static_cast<int64_t>(c.ranks.size()), c.activation, selected.data(), gates.data()};
+    return {c.tokens,     c.hidden,        c.intermediate, static_cast<int64_t>(c.ranks.size()),
+            c.activation, selected.data(), gates.data()};
   }
 
   ReferenceMixture reference() const {
@@ -85,9 +83,11 @@ struct Problem {
     r.u = doubles(u), r.a0 = doubles(a0), r.b0 = doubles(b0);
     for (size_t i = 0; i < experts.size(); i++) {
       const auto delta_of = [&](const LowRank &l, size_t which, int64_t in, int64_t out) {
-        return ReferenceDelta{l.rank, in, out, static_cast<double>(l.scale), to_double(factors[i][which].a), to_double(factors[i][which].b)};
+        return ReferenceDelta{
+            l.rank, in, out, static_cast<double>(l.scale), to_double(factors[i][which].a), to_double(factors[i][which].b)};
       };
-      r.experts.push_back({delta_of(experts[i].gate, 0, c.hidden, c.intermediate), delta_of(experts[i].up, 1, c.hidden, c.intermediate),
+      r.experts.push_back({delta_of(experts[i].gate, 0, c.hidden, c.intermediate),
+                           delta_of(experts[i].up, 1, c.hidden, c.intermediate),
                            delta_of(experts[i].down, 2, c.intermediate, c.hidden)});
     }
     return r;
@@ -109,8 +109,11 @@ struct Gradients {
   std::vector<std::array<Problem::Factors, 3>> factors;
 };
 Gradients backward(Backend &backend, Problem &p, bool train_experts) {
-  Gradients g{RowsData(p.c.tokens, p.c.intermediate, p.c.dtype, 2), RowsData(p.c.tokens, p.c.intermediate, p.c.dtype),
-              random_rows(p.c.tokens, p.c.hidden, DType::f32, 9, 1, 1), std::vector<float>(p.gates.size(), std::nanf("")), {}};
+  Gradients g{RowsData(p.c.tokens, p.c.intermediate, p.c.dtype, 2),
+              RowsData(p.c.tokens, p.c.intermediate, p.c.dtype),
+              random_rows(p.c.tokens, p.c.hidden, DType::f32, 9, 1, 1),
+              std::vector<float>(p.gates.size(), std::nanf("")),
+              {}};
   std::vector<MixtureExpert> experts = p.experts;
   g.factors.resize(experts.size());
   for (size_t i = 0; train_experts && i < experts.size(); i++) {
@@ -121,8 +124,8 @@ Gradients backward(Backend &backend, Problem &p, bool train_experts) {
       *gradients[which] = {g.factors[i][which].a.data(), g.factors[i][which].b.data()};
     }
   }
-  backend.ffn_mixture_backward(p.shape(), experts, p.u.rows(), p.a0.rows(), p.b0.rows(), p.dhbar.rows(), p.delta.rows(), g.da0.rows(),
-                               g.db0.rows(), g.du.rows(), g.dgates.data());
+  backend.ffn_mixture_backward(p.shape(), experts, p.u.rows(), p.a0.rows(), p.b0.rows(), p.dhbar.rows(), p.delta.rows(),
+                               g.da0.rows(), g.db0.rows(), g.du.rows(), g.dgates.data());
   return g;
 }
 
@@ -139,7 +142,8 @@ void expect_forward(Backend &backend, const Case &c) {
   const Outputs got = forward(backend, p);
   const ReferenceMixture::Outputs expected = p.reference().forward();
   EXPECT_LT(nmse(expected.hbar, got.hbar.values()), tolerance(c.dtype));
-  EXPECT_LT(nmse_of_sum(expected.y, doubles(random_rows(c.tokens, c.hidden, DType::f32, 8)), got.y.values()), tolerance(DType::f32));
+  EXPECT_LT(nmse_of_sum(expected.y, doubles(random_rows(c.tokens, c.hidden, DType::f32, 8)), got.y.values()),
+            tolerance(DType::f32));
   EXPECT_TRUE(got.hbar.gap_untouched());
   EXPECT_TRUE(got.y.gap_untouched());
 }
@@ -151,7 +155,8 @@ void expect_backward(Backend &backend, const Case &c) {
   const ReferenceMixture::Gradients expected = p.reference().backward(doubles(p.dhbar), doubles(p.delta));
   EXPECT_LT(nmse(expected.da0, got.da0.values()), tolerance(c.dtype));
   EXPECT_LT(nmse(expected.db0, got.db0.values()), tolerance(c.dtype));
-  EXPECT_LT(nmse_of_sum(expected.du, doubles(random_rows(c.tokens, c.hidden, DType::f32, 9)), got.du.values()), tolerance(DType::f32));
+  EXPECT_LT(nmse_of_sum(expected.du, doubles(random_rows(c.tokens, c.hidden, DType::f32, 9)), got.du.values()),
+            tolerance(DType::f32));
   // One number for a whole token: terms of both signs mostly cancel, and so few of them do not average out.
   EXPECT_LT(nmse(expected.dgates, got.dgates), 10 * tolerance(DType::f32));
   for (size_t i = 0; i < p.selected.size(); i++) EXPECT_TRUE(p.selected[i] || got.dgates[i] == 0) << i;
@@ -183,10 +188,10 @@ std::vector<Case> cases() {
       all.push_back({tokens, 37, 53, kFive, Activation::silu, dtype});
     }
   }
-  all.push_back({70, 33, 300, kThree});                                     // several strips of columns
+  all.push_back({70, 33, 300, kThree});  // several strips of columns
   all.push_back({5, 33, 300, kThree, Activation::gelu_tanh, DType::bf16});
   all.push_back({9, 1, 1, kOne});
-  all.push_back({20, 150, 140, {{40, 30, 130}}});                           // ranks of more than one panel, and of one strip
+  all.push_back({20, 150, 140, {{40, 30, 130}}});  // ranks of more than one panel, and of one strip
   return all;
 }
 
@@ -269,12 +274,14 @@ TEST(FfnMixture, ZeroGatesGiveTheBitsOfTheBase) {
 // Invariant 2: one expert with gate 1 is the model whose weights have that adapter merged in.
 TEST(FfnMixture, GateOneEqualsTheMergedNetwork) {
   const int64_t T = 21, d = 29, f = 61, rank = 5;
-  const std::vector<float> g = random_floats(f * d, 11, 0.2), up = random_floats(f * d, 12, 0.2), down = random_floats(d * f, 13, 0.2);
+  const std::vector<float> g = random_floats(f * d, 11, 0.2), up = random_floats(f * d, 12, 0.2),
+                           down = random_floats(d * f, 13, 0.2);
   const auto merged = [](std::vector<float> w, const LowRank &l, int64_t out, int64_t in) {
     for (int64_t o = 0; o < out; o++)
       for (int64_t j = 0; j < in; j++) {
         double sum = 0;
-        for (int64_t r = 0; r < l.rank; r++) sum += static_cast<double>(l.b[o * l.rank + r]) * static_cast<double>(l.a[r * in + j]);
+        for (int64_t r = 0; r < l.rank; r++)
+          sum += static_cast<double>(l.b[o * l.rank + r]) * static_cast<double>(l.a[r * in + j]);
         w[static_cast<size_t>(o * in + j)] += l.scale * static_cast<float>(sum);
       }
     return w;
@@ -285,7 +292,8 @@ TEST(FfnMixture, GateOneEqualsTheMergedNetwork) {
       p.selected[static_cast<size_t>(2 * t)] = 1, p.selected[static_cast<size_t>(2 * t + 1)] = 0;
       p.gates[static_cast<size_t>(2 * t)] = 1, p.gates[static_cast<size_t>(2 * t + 1)] = 0;
     }
-    const auto network = [&](const std::vector<float> &wg, const std::vector<float> &wu, const std::vector<float> &wd, bool mixture) {
+    const auto network = [&](const std::vector<float> &wg, const std::vector<float> &wu, const std::vector<float> &wd,
+                             bool mixture) {
       RowsData a(T, f, DType::f32), b(T, f, DType::f32), h(T, f, DType::f32), y(T, d, DType::f32);
       backend->matmul(T, p.u.rows(), {DType::f32, f, d, wg.data()}, a.rows(), Store::set);
       backend->matmul(T, p.u.rows(), {DType::f32, f, d, wu.data()}, b.rows(), Store::set);
@@ -387,8 +395,8 @@ TEST(FfnMixture, SingleFactorsCanTrain) {
       *slots[which] = gradient.data();
       RowsData da0(33, 53, DType::f32), db0(33, 53, DType::f32);
       std::vector<float> dgates(33);
-      backend->ffn_mixture_backward(p.shape(), experts, p.u.rows(), p.a0.rows(), p.b0.rows(), p.dhbar.rows(), p.delta.rows(), da0.rows(),
-                                    db0.rows(), Rows{}, dgates.data());
+      backend->ffn_mixture_backward(p.shape(), experts, p.u.rows(), p.a0.rows(), p.b0.rows(), p.dhbar.rows(), p.delta.rows(),
+                                    da0.rows(), db0.rows(), Rows{}, dgates.data());
       EXPECT_LT(nmse(*wanted[which], gradient), 1e-11) << backend->name() << ", factor " << which;
     }
   }

@@ -25,7 +25,8 @@ struct ReferenceDelta {
   void add(const double *x, double factor, double *y) const {  // y += factor scale B A x
     const Doubles u = low(x);
     for (int64_t o = 0; o < out; o++)
-      for (int64_t r = 0; r < rank; r++) y[o] += factor * scale * b[static_cast<size_t>(o * rank + r)] * u[static_cast<size_t>(r)];
+      for (int64_t r = 0; r < rank; r++)
+        y[o] += factor * scale * b[static_cast<size_t>(o * rank + r)] * u[static_cast<size_t>(r)];
   }
   // dx += scale A^T B^T dy; da, db likewise
   void add_backward(const double *x, const double *dy, double *dx, Doubles &da, Doubles &db) const {
@@ -84,7 +85,9 @@ struct ReferenceMixture {
   };
   Network network(int64_t t, const ReferenceExpert *e) const {
     const size_t f = static_cast<size_t>(intermediate);
-    const auto row = [f, t](const Doubles &x) { return Doubles(x.begin() + static_cast<int64_t>(f) * t, x.begin() + static_cast<int64_t>(f) * (t + 1)); };
+    const auto row = [f, t](const Doubles &x) {
+      return Doubles(x.begin() + static_cast<int64_t>(f) * t, x.begin() + static_cast<int64_t>(f) * (t + 1));
+    };
     Network n{row(a0), row(b0), Doubles(f), Doubles(static_cast<size_t>(hidden))};
     if (e) e->gate.add(&u[static_cast<size_t>(t * hidden)], 1, n.a.data());
     if (e) e->up.add(&u[static_cast<size_t>(t * hidden)], 1, n.b.data());
@@ -125,7 +128,8 @@ struct ReferenceMixture {
         d->a.assign(d->a.size(), 0);
         d->b.assign(d->b.size(), 0);
       }
-    for (int64_t t = 0; t < tokens; t++) token_backward(t, &dhbar[static_cast<size_t>(t * intermediate)], &delta[static_cast<size_t>(t * hidden)], g);
+    for (int64_t t = 0; t < tokens; t++)
+      token_backward(t, &dhbar[static_cast<size_t>(t * intermediate)], &delta[static_cast<size_t>(t * hidden)], g);
     return g;
   }
 

@@ -26,8 +26,8 @@ struct Case {
 std::string text_of(const Case &c) {
   std::string terms;
   for (const Term &t : c.terms) terms += text(" ", t.rank, t.gated ? "g" : "", t.dropout > 0 ? "d" : "");
-  return text("T ", c.tokens, ", ", c.in, " -> ", c.out, ", terms", terms, c.dtype == DType::f32 ? ", f32" : ", bf16", c.bias ? ", bias" : "",
-              c.store == Store::add ? ", add" : "");
+  return text("T ", c.tokens, ", ", c.in, " -> ", c.out, ", terms", terms, c.dtype == DType::f32 ? ", f32" : ", bf16",
+              c.bias ? ", bias" : "", c.store == Store::add ? ", add" : "");
 }
 
 Doubles doubles(const RowsData &x) { return to_double(x.values()); }
@@ -35,25 +35,21 @@ Doubles doubles(const RowsData &x) { return to_double(x.values()); }
 struct Problem {
   Case c;
   RowsData x, dy;
-  std::vector<float> w, bias, gates;     // gates [T, terms]
+  std::vector<float> w, bias, gates;                      // gates [T, terms]
   std::vector<std::array<std::vector<float>, 3>> arrays;  // A, B, u of each term
   std::vector<LowRankTerm> terms;
 
   explicit Problem(const Case &c_)
-      : c(c_),
-        x(random_rows(c.tokens, c.in, c.dtype, 1, 1, 2)),
-        dy(random_rows(c.tokens, c.out, c.dtype, 2, 1, 1)),
-        w(random_floats(c.out * c.in, 3, 1 / std::sqrt(static_cast<double>(c.in)))),
-        bias(random_floats(c.out, 4)),
-        gates(random_floats(c.tokens * static_cast<int64_t>(c.terms.size()), 5)),
-        arrays(c.terms.size()) {
+      : c(c_), x(random_rows(c.tokens, c.in, c.dtype, 1, 1, 2)), dy(random_rows(c.tokens, c.out, c.dtype, 2, 1, 1)),
+        w(random_floats(c.out * c.in, 3, 1 / std::sqrt(static_cast<double>(c.in)))), bias(random_floats(c.out, 4)),
+        gates(random_floats(c.tokens * static_cast<int64_t>(c.terms.size()), 5)), arrays(c.terms.size()) {
     if (c.dtype == DType::bf16) {  // a bf16 product rounds its f32 operands; bf16 values stay what they are
       for (float &value : w) value = bf16_to_float(float_to_bf16(value));
     }
     for (size_t i = 0; i < c.terms.size(); i++) {
       const int64_t rank = c.terms[i].rank;
-      arrays[i] = {random_floats(rank * c.in, 10 + i, 1 / std::sqrt(static_cast<double>(c.in))), random_floats(c.out * rank, 20 + i),
-                   std::vector<float>(static_cast<size_t>(c.tokens * rank), NAN)};
+      arrays[i] = {random_floats(rank * c.in, 10 + i, 1 / std::sqrt(static_cast<double>(c.in))),
+                   random_floats(c.out * rank, 20 + i), std::vector<float>(static_cast<size_t>(c.tokens * rank), NAN)};
       if (c.dtype == DType::bf16) {
         for (float &value : arrays[i][0]) value = bf16_to_float(float_to_bf16(value));
         for (float &value : arrays[i][1]) value = bf16_to_float(float_to_bf16(value));
@@ -82,7 +78,9 @@ struct Problem {
     return doubles(out);
   }
   Doubles factor(size_t term, size_t which) const { return to_double(arrays[term][which]); }
-  RowsData output() const { return c.store == Store::add ? random_rows(c.tokens, c.out, DType::f32, 6, 1, 3) : RowsData(c.tokens, c.out, c.dtype, 3); }
+  RowsData output() const {
+    return c.store == Store::add ? random_rows(c.tokens, c.out, DType::f32, 6, 1, 3) : RowsData(c.tokens, c.out, c.dtype, 3);
+  }
 };
 
 // C[m, n] = sum_k a(m, k) b(k, n)
@@ -123,10 +121,13 @@ TEST(Projection, EqualsTheReference) {
       RowsData y = p.output();
       Doubles expected = c.store == Store::add ? doubles(y) : Doubles(static_cast<size_t>(c.tokens * c.out));
       std::vector<float> scratch = p.scratch();
-      backend->projection(c.tokens, p.x.rows(), p.matrix(), c.bias ? p.bias.data() : nullptr, p.terms, y.rows(), c.store, scratch.data());
+      backend->projection(c.tokens, p.x.rows(), p.matrix(), c.bias ? p.bias.data() : nullptr, p.terms, y.rows(), c.store,
+                          scratch.data());
 
-      const Doubles x = doubles(p.x), w = to_double(p.w), base = product(c.tokens, c.out, c.in, plain(x, c.in), transposed(w, c.in));
-      for (size_t i = 0; i < base.size(); i++) expected[i] += base[i] + (c.bias ? static_cast<double>(p.bias[i % static_cast<size_t>(c.out)]) : 0);
+      const Doubles x = doubles(p.x), w = to_double(p.w),
+                    base = product(c.tokens, c.out, c.in, plain(x, c.in), transposed(w, c.in));
+      for (size_t i = 0; i < base.size(); i++)
+        expected[i] += base[i] + (c.bias ? static_cast<double>(p.bias[i % static_cast<size_t>(c.out)]) : 0);
       for (size_t i = 0; i < c.terms.size(); i++) {
         const int64_t r = c.terms[i].rank;
         const Doubles input = p.dropped(*backend, i, p.x), a = p.factor(i, 0), b = p.factor(i, 1);
@@ -151,7 +152,8 @@ struct Gradients {
 Gradients backward(Backend &backend, Problem &p) {
   const Case &c = p.c;
   Gradients g{c.store == Store::add ? random_rows(c.tokens, c.in, DType::f32, 7, 1, 3) : RowsData(c.tokens, c.in, c.dtype, 3),
-              std::vector<float>(p.gates.size()), {}};
+              std::vector<float>(p.gates.size()),
+              {}};
   RowsData y = p.output();
   std::vector<float> scratch = p.scratch();
   backend.projection(c.tokens, p.x.rows(), p.matrix(), nullptr, p.terms, y.rows(), c.store, scratch.data());
@@ -193,7 +195,8 @@ TEST(Projection, GradientsEqualTheReference) {
             u[at] *= p.scale(i) * p.gate(i, t);
             v[at] *= p.scale(i) * p.gate(i, t);
           }
-        Doubles da = product(r, c.in, c.tokens, transposed(v, r), plain(input, c.in)), db = product(c.out, r, c.tokens, transposed(dy, c.out), plain(u, r));
+        Doubles da = product(r, c.in, c.tokens, transposed(v, r), plain(input, c.in)),
+                db = product(c.out, r, c.tokens, transposed(dy, c.out), plain(u, r));
         for (double &value : da) value += 0.25;  // gradients are added
         for (double &value : db) value += 0.25;
         EXPECT_LT(nmse(da, got.factors[i][0]), tolerance(DType::f32)) << "A of term " << i;
@@ -282,7 +285,8 @@ TEST(Projection, ThreadsDoNotChangeABit) {
     const Gradients one = backward(*cpu_backend(*kernels, 1), p), two = backward(*cpu_backend(*kernels, 2), p);
     EXPECT_TRUE(one.dx.same_bits(two.dx) && same_bits(one.dgates, two.dgates)) << kernels->level;
     for (size_t i = 0; i < 2; i++)
-      for (size_t which = 0; which < 2; which++) EXPECT_TRUE(same_bits(one.factors[i][which], two.factors[i][which])) << kernels->level;
+      for (size_t which = 0; which < 2; which++)
+        EXPECT_TRUE(same_bits(one.factors[i][which], two.factors[i][which])) << kernels->level;
   }
 }
 

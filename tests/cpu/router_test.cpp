@@ -41,11 +41,8 @@ struct State {
   std::vector<int32_t> picked;
   std::vector<uint8_t> selected;
   State(int64_t tokens, int64_t experts, int64_t k)
-      : z(static_cast<size_t>(tokens * (experts + 1)), NAN),
-        p(z),
-        gates(static_cast<size_t>(tokens * experts), NAN),
-        picked(static_cast<size_t>(tokens * k), -7),
-        selected(gates.size(), 7) {}
+      : z(static_cast<size_t>(tokens * (experts + 1)), NAN), p(z), gates(static_cast<size_t>(tokens * experts), NAN),
+        picked(static_cast<size_t>(tokens * k), -7), selected(gates.size(), 7) {}
   RouterState view() { return {z.data(), p.data(), picked.data(), selected.data(), gates.data()}; }
 };
 
@@ -54,8 +51,7 @@ struct Problem {
   RowsData u;
   std::vector<float> weight, bias;
   explicit Problem(const Case &c_)
-      : c(c_),
-        u(random_rows(c.tokens, c.hidden, c.dtype, 1, 1, 3)),
+      : c(c_), u(random_rows(c.tokens, c.hidden, c.dtype, 1, 1, 3)),
         weight(random_floats((c.experts + 1) * c.hidden, 2, 1 / std::sqrt(static_cast<double>(c.hidden)))),
         bias(random_floats(c.experts + 1, 3, 0.1)) {}
   RouterShape shape() const {
@@ -94,7 +90,8 @@ Doubles softmax(const double *z, size_t n, double temperature) {
 std::vector<int32_t> top_k(const Doubles &p, int64_t k) {
   std::vector<int32_t> order(p.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)]; });
   order.resize(static_cast<size_t>(k));
   return order;
 }
@@ -135,7 +132,8 @@ double loss(const Problem &p, const Doubles &weight, const Doubles &bias, const 
   double sum = 0;
   for (size_t t = 0; t < static_cast<size_t>(p.c.tokens); t++) {
     const Doubles probabilities = softmax(&z[t * n], n, static_cast<double>(p.c.temperature));
-    const std::vector<int32_t> of_token(picked.begin() + static_cast<int64_t>(t * k), picked.begin() + static_cast<int64_t>((t + 1) * k));
+    const std::vector<int32_t> of_token(picked.begin() + static_cast<int64_t>(t * k),
+                                        picked.begin() + static_cast<int64_t>((t + 1) * k));
     const Doubles gates = gates_of(p.c, probabilities, of_token, true);
     for (size_t i = 0; i + 1 < n; i++) sum += gates[i] * dgates[t * (n - 1) + i];
     for (size_t i = 0; i < losses.balance.size(); i++) sum += losses.balance[i] * probabilities[i];
@@ -210,8 +208,8 @@ TEST(Router, GradientsEqualTheSlopesOfTheLoss) {
     Problem p(c);
     const int64_t entries = c.experts + 1;
     const std::vector<float> dgates = random_floats(c.tokens * c.experts, 4), balance = random_floats(entries, 5, 0.3);
-    std::vector<int32_t> starts = {0, static_cast<int32_t>(c.tokens / 3), static_cast<int32_t>(c.tokens / 3), static_cast<int32_t>(c.tokens / 2),
-                                   static_cast<int32_t>(c.tokens)};
+    std::vector<int32_t> starts = {0, static_cast<int32_t>(c.tokens / 3), static_cast<int32_t>(c.tokens / 3),
+                                   static_cast<int32_t>(c.tokens / 2), static_cast<int32_t>(c.tokens)};
     const std::vector<int32_t> supervised_entry = {static_cast<int32_t>(c.experts), 0, -1, 0};
     const std::vector<float> supervised = {-0.3f, 0.9f, 5.0f, 0.4f};
     RouterLossGradient gradient;
@@ -224,8 +222,10 @@ TEST(Router, GradientsEqualTheSlopesOfTheLoss) {
     const auto &picked = reference_state.picked;
     const bool large = c.experts > 8;  // the slopes of the bias say enough there
     const Doubles dbias = slopes(bias, [&](const Doubles &x) { return loss(p, weight, x, u, picked, g, losses); });
-    const Doubles dweight = large ? Doubles{} : slopes(weight, [&](const Doubles &x) { return loss(p, x, bias, u, picked, g, losses); });
-    const Doubles du = large ? Doubles{} : slopes(u, [&](const Doubles &x) { return loss(p, weight, bias, x, picked, g, losses); });
+    const Doubles dweight =
+        large ? Doubles{} : slopes(weight, [&](const Doubles &x) { return loss(p, x, bias, u, picked, g, losses); });
+    const Doubles du =
+        large ? Doubles{} : slopes(u, [&](const Doubles &x) { return loss(p, weight, bias, x, picked, g, losses); });
 
     for (const auto &backend : all_cpu_backends(2)) {
       SCOPED_TRACE(text(backend->name(), ": ", text_of(c)));
@@ -235,8 +235,8 @@ TEST(Router, GradientsEqualTheSlopesOfTheLoss) {
       RowsData got_u(c.tokens, c.hidden, DType::f32, 1);
       for (int64_t t = 0; t < c.tokens; t++)
         for (int64_t j = 0; j < c.hidden; j++) got_u.set(t, j, 0.5f);
-      backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), state.view(), dgates.data(), gradient, dz.data(), got_weight.data(),
-                               got_bias.data(), got_u.rows());
+      backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), state.view(), dgates.data(), gradient, dz.data(),
+                               got_weight.data(), got_bias.data(), got_u.rows());
       const auto expect_sum = [](Doubles expected, const std::vector<float> &got, const char *name) {
         for (double &x : expected) x += 0.5;  // they are added
         EXPECT_LT(nmse(expected, got), 1e-11) << name;
@@ -256,8 +256,10 @@ TEST(Router, GradientsOfFrozenPartsAreNotAskedFor) {
   const std::vector<float> dgates = random_floats(60, 4);
   std::vector<float> dz(80, NAN), other(80, NAN), dweight(48), dbias(4);
   RowsData du = random_rows(20, 12, DType::f32, 5);
-  backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), state.view(), dgates.data(), {}, dz.data(), dweight.data(), dbias.data(), {});
-  backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), state.view(), dgates.data(), {}, other.data(), nullptr, nullptr, du.rows());
+  backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), state.view(), dgates.data(), {}, dz.data(), dweight.data(),
+                           dbias.data(), {});
+  backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), state.view(), dgates.data(), {}, other.data(), nullptr,
+                           nullptr, du.rows());
   EXPECT_TRUE(same_bits(dz, other));
   for (const float x : dz) EXPECT_TRUE(std::isfinite(x));
 }
@@ -331,7 +333,8 @@ TEST(Router, ForcedExpertsCarryAGradientWhereTheBaseWins) {
     const std::vector<float> dgates(120, 1.0f);
     std::vector<float> dz(150), dweight(80), dbias(5);
     p.c.force_expert = true;
-    backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), forced.view(), dgates.data(), {}, dz.data(), dweight.data(), dbias.data(), {});
+    backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), forced.view(), dgates.data(), {}, dz.data(), dweight.data(),
+                             dbias.data(), {});
     for (size_t t = 0; t < 30; t++) EXPECT_NE(dz[t * 5], 0) << name_of(form);
   }
 }
@@ -364,11 +367,12 @@ TEST(Router, ThreadsDoNotChangeABit) {
       const auto backend = cpu_backend(*kernels, threads);
       State s = p.run(*backend);
       std::vector<float> dz(1600), dweight(8 * 48), dbias(8), du(200 * 48);
-      backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), s.view(), dgates.data(), {}, dz.data(), dweight.data(), dbias.data(),
-                               f32_rows(du.data(), 48));
+      backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), s.view(), dgates.data(), {}, dz.data(), dweight.data(),
+                               dbias.data(), f32_rows(du.data(), 48));
       results[threads - 1] = {s.z, s.p, s.gates, dz, dweight, dbias, du};
     }
-    for (size_t i = 0; i < results[0].size(); i++) EXPECT_TRUE(same_bits(results[0][i], results[1][i])) << kernels->level << " " << i;
+    for (size_t i = 0; i < results[0].size(); i++)
+      EXPECT_TRUE(same_bits(results[0][i], results[1][i])) << kernels->level << " " << i;
   }
 }
 
@@ -418,7 +422,8 @@ TEST(Router, GoldenRoutings) {
         for (size_t i = 0; i < probabilities.size(); i++) EXPECT_NEAR(got.p[i], probabilities[i], 1e-6);
         for (int64_t t = 0; t < T; t++)
           for (int64_t i = 1; i < entries; i++) {
-            EXPECT_NEAR(got.gates[static_cast<size_t>(t * (entries - 1) + i - 1)], gates[static_cast<size_t>(t * entries + i)], 1e-6);
+            EXPECT_NEAR(got.gates[static_cast<size_t>(t * (entries - 1) + i - 1)], gates[static_cast<size_t>(t * entries + i)],
+                        1e-6);
           }
       }
     }

@@ -57,7 +57,8 @@ TEST(Example, HiddenAnswersAreNeverTheFirstOption) {
 }
 
 TEST(Example, Gsm8kKeepsTheWholeAnswerAndComparesWhatFollowsTheMark) {
-  const Example example = examples_of("gsm8k", R"({"question": "How many?", "answer": "2+1=<<2+1=3>>3\n#### 1,003 "})").examples.at(0);
+  const Example example =
+      examples_of("gsm8k", R"({"question": "How many?", "answer": "2+1=<<2+1=3>>3\n#### 1,003 "})").examples.at(0);
   EXPECT_EQ(example.prompt, "How many?\n");
   EXPECT_EQ(example.completion, "2+1=<<2+1=3>>3\n#### 1,003 ");
   EXPECT_EQ(example.reference, "1,003");
@@ -67,7 +68,8 @@ TEST(Example, Gsm8kKeepsTheWholeAnswerAndComparesWhatFollowsTheMark) {
 
 TEST(Example, CaseHoldContinuesItsContextWithAHolding) {
   const Example example =
-      examples_of("casehold", R"({"context": "See A (<HOLDING>).", "endings": ["holding a", "holding b"], "label": 1})").examples.at(0);
+      examples_of("casehold", R"({"context": "See A (<HOLDING>).", "endings": ["holding a", "holding b"], "label": 1})")
+          .examples.at(0);
   EXPECT_EQ(example.prompt, "Question: See A (<HOLDING>).\nAnswer:");
   EXPECT_EQ(example.completion, " holding b");
 }
@@ -76,9 +78,9 @@ TEST(Example, AnswersMayBeLettersTextsOrDigitsInText) {
   const std::string row = R"({"question": "Q", "choices": ["red", "B", "2"], "answer": )";
   EXPECT_EQ(examples_of("multiple_choice", row + "2}").examples.at(0).gold, 2);
   EXPECT_EQ(examples_of("multiple_choice", row + "\"red\"}").examples.at(0).gold, 0);
-  EXPECT_EQ(examples_of("multiple_choice", row + "\"c\"}").examples.at(0).gold, 2);   // a letter, in any case
-  EXPECT_EQ(examples_of("multiple_choice", row + "\"2\"}").examples.at(0).gold, 2);   // the text of an option comes first
-  EXPECT_EQ(examples_of("multiple_choice", row + "\"1\"}").examples.at(0).gold, 1);   // digits that are no option count
+  EXPECT_EQ(examples_of("multiple_choice", row + "\"c\"}").examples.at(0).gold, 2);  // a letter, in any case
+  EXPECT_EQ(examples_of("multiple_choice", row + "\"2\"}").examples.at(0).gold, 2);  // the text of an option comes first
+  EXPECT_EQ(examples_of("multiple_choice", row + "\"1\"}").examples.at(0).gold, 1);  // digits that are no option count
   EXPECT_EQ(reason_of("multiple_choice", row + "\"blue\"}"), "field 'answer' names none of the options");
 }
 
@@ -106,34 +108,41 @@ TEST(Example, OptionsInOneTextAreSplitAtTheirLabels) {
 }
 
 TEST(Example, OptionsMayBeKeyedOrTwoLists) {
-  EXPECT_EQ(examples_of("medqa", R"({"question": "Q", "options": {"A": "x", "B": "y"}, "answer_idx": "B"})").examples.at(0).completion,
-            " y");
+  EXPECT_EQ(
+      examples_of("medqa", R"({"question": "Q", "options": {"A": "x", "B": "y"}, "answer_idx": "B"})").examples.at(0).completion,
+      " y");
   const std::string arc = R"({"question": "Q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answer": "2"})";
   EXPECT_EQ(examples_of("multiple_choice", arc).examples.at(0).completion, " y");
 }
 
 TEST(Example, InstructionsWithoutInputHaveAShorterPrompt) {
-  const std::string with = "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n", without = "### Instruction:\nAdd.\n\n### Response:\n";
+  const std::string with = "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n",
+                    without = "### Instruction:\nAdd.\n\n### Response:\n";
   EXPECT_EQ(examples_of("instruction", R"({"instruction": "Add.", "input": "1 2", "output": "3"})").examples.at(0).prompt, with);
   EXPECT_EQ(examples_of("instruction", R"({"instruction": "Add.", "input": "", "output": "3"})").examples.at(0).prompt, without);
   EXPECT_EQ(examples_of("instruction", R"({"instruction": "Add.", "response": "3"})").examples.at(0).prompt, without);
-  const Result several = examples_of(
-      "self_instruct", R"({"instruction": "Add.", "instances": [{"input": "1 2", "output": "3"}, {"input": "", "output": "4"}]})");
+  const Result several =
+      examples_of("self_instruct",
+                  R"({"instruction": "Add.", "instances": [{"input": "1 2", "output": "3"}, {"input": "", "output": "4"}]})");
   ASSERT_EQ(several.examples.size(), 2u);
   EXPECT_EQ(several.examples[0].prompt, with);
   EXPECT_EQ(several.examples[1].prompt, without);
   EXPECT_EQ(several.examples[1].completion, "4");
-  EXPECT_EQ(examples_of("self_instruct", R"({"instruction": "Add.", "instances": {"input": "1 2", "output": "3"}})").examples.size(), 1u);
+  EXPECT_EQ(
+      examples_of("self_instruct", R"({"instruction": "Add.", "instances": {"input": "1 2", "output": "3"}})").examples.size(),
+      1u);
 }
 
 TEST(Example, MessagesAreReadInBothLayouts) {
-  const Example roles = examples_of("messages", R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]})")
-                            .examples.at(0);
+  const Example roles =
+      examples_of("messages", R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]})")
+          .examples.at(0);
   ASSERT_EQ(roles.messages.size(), 2u);
   EXPECT_EQ(roles.messages[0].content, "hi");
   EXPECT_EQ(roles.reference, "yo");
   const Example speakers =
-      examples_of("messages", R"({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]})").examples.at(0);
+      examples_of("messages", R"({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]})")
+          .examples.at(0);
   EXPECT_EQ(speakers.messages[0].role, "user");
   EXPECT_EQ(speakers.messages[1].role, "assistant");
   EXPECT_FAILS(render(roles, nullptr), Code::unsupported, "chat template");
@@ -151,16 +160,22 @@ TEST(Example, HostileRowsAreSkippedWithAReason) {
   EXPECT_EQ(reason_of("prompt_completion", R"({"completion": "c"})"), "field 'prompt' is absent");
   EXPECT_EQ(reason_of("instruction", R"({"input": "i", "output": "c"})"), "field 'instruction' is absent");
   EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": [], "label": 0})"), "fewer than two options");
-  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": "x", "label": 0})"), "field 'endings' is a text, expected a list of options");
-  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", null], "label": 0})"), "an option is null, expected a text");
+  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": "x", "label": 0})"),
+            "field 'endings' is a text, expected a list of options");
+  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", null], "label": 0})"),
+            "an option is null, expected a text");
   EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", " "], "label": 0})"), "an option is empty");
-  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", "b"], "label": [0]})"), "field 'label' is a list, expected an answer");
-  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", "b"], "label": 0.5})"), "field 'label' names none of the options");
-  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", "b"], "label": 1e300})"), "field 'label' names none of the options");
+  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", "b"], "label": [0]})"),
+            "field 'label' is a list, expected an answer");
+  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", "b"], "label": 0.5})"),
+            "field 'label' names none of the options");
+  EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", "b"], "label": 1e300})"),
+            "field 'label' names none of the options");
   EXPECT_EQ(reason_of("casehold", R"({"context": "c", "endings": ["a", "b"], "label": 99999999999})"),
             "field 'label' names none of the options");
   EXPECT_EQ(reason_of("self_instruct", R"({"instruction": "i", "instances": []})"), "field 'instances' is not a list of objects");
-  EXPECT_EQ(reason_of("self_instruct", R"({"instruction": "i", "instances": [3]})"), "field 'instances' is not a list of objects");
+  EXPECT_EQ(reason_of("self_instruct", R"({"instruction": "i", "instances": [3]})"),
+            "field 'instances' is not a list of objects");
   EXPECT_EQ(reason_of("messages", R"({"messages": []})"), "the messages are not a list, or an empty one");
   EXPECT_EQ(reason_of("messages", R"({"messages": [{"role": "user", "content": "hi"}]})"), "no message of the assistant");
   const std::string bad_message = "a message is not {role, content} with role system, user, assistant or tool";

@@ -11,9 +11,7 @@ namespace {
 
 const std::string kSchemas = std::string(MOE_DATA_DIR) + "/schemas";
 
-Schema parsed(const std::string &text) {
-  return parse_schema(Json::parse(text, "s.json"), "s.json");
-}
+Schema parsed(const std::string &text) { return parse_schema(Json::parse(text, "s.json"), "s.json"); }
 
 // A schema of one's own, valid but for what a test puts in.
 std::string schema_text(const std::string &kind, const std::string &fields, const std::string &more) {
@@ -67,14 +65,16 @@ TEST(Schema, RefusesFilesThatAreNotSchemas) {
   EXPECT_FAILS(parsed(schema_text("text", R"({"text": []})", "")), Code::format, "'text'");
   EXPECT_FAILS(parsed(schema_text("text", R"({"text": 3})", "")), Code::format, "'text'");
   EXPECT_FAILS(parsed(schema_text("text", R"({"text": "t"})", R"(, "promt": "x")")), Code::format, "unknown key 'promt'");
-  EXPECT_FAILS(parsed(schema_text("completion", R"({"q": "q"})", R"(, "completion": "{q}")")), Code::format, "'prompt' is missing");
-  EXPECT_FAILS(parsed(schema_text("completion", R"({"q": "q"})", R"(, "prompt": "{q}", "completion": "{a}")")), Code::format, "{a}");
+  EXPECT_FAILS(parsed(schema_text("completion", R"({"q": "q"})", R"(, "completion": "{q}")")), Code::format,
+               "'prompt' is missing");
+  EXPECT_FAILS(parsed(schema_text("completion", R"({"q": "q"})", R"(, "prompt": "{q}", "completion": "{a}")")), Code::format,
+               "{a}");
   const std::string fields = R"({"question": "q", "options": "o", "answer": "a"})";
-  EXPECT_FAILS(parsed(schema_text("multiple_choice", fields, R"(, "prompt": "{question}", "completion": " {choice}")")), Code::format,
-               "'answer' is missing");
-  EXPECT_FAILS(parsed(schema_text("multiple_choice", fields,
-                                  R"(, "prompt": "{options}", "completion": " {choice}", "answer": "letter")")),
-               Code::format, "'option' is missing");
+  EXPECT_FAILS(parsed(schema_text("multiple_choice", fields, R"(, "prompt": "{question}", "completion": " {choice}")")),
+               Code::format, "'answer' is missing");
+  EXPECT_FAILS(
+      parsed(schema_text("multiple_choice", fields, R"(, "prompt": "{options}", "completion": " {choice}", "answer": "letter")")),
+      Code::format, "'option' is missing");
   EXPECT_FAILS(parsed(schema_text("multiple_choice", fields,
                                   R"(, "prompt": "{question}", "completion": "{question}", "answer": "letter")")),
                Code::format, "{choice}");

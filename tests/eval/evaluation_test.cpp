@@ -85,7 +85,7 @@ TEST_F(Evaluation, LossesAreThoseOfTrainingsMasks) {
 
 TEST_F(Evaluation, EveryModelSeesTheSameItemsAndTheOracleIsTheAdapterOfTheDomain) {
   const auto results = run();
-  for (const std::string &domain : {"medical", "math"}) {
+  for (const std::string domain : {"medical", "math"}) {
     const std::string type = domain == std::string("medical") ? "multiple_choice" : "loss";
     const EvalResult &base = find(results, domain, "base", type), &oracle = find(results, domain, "oracle", type);
     const EvalResult &adapter = find(results, domain, domain + "-lora", type);

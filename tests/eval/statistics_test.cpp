@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace moe {
 namespace {
@@ -16,7 +18,7 @@ TEST(Wilson, EqualsHandComputedIntervals) {
   EXPECT_NEAR(wilson(50, 100).high, 0.596168, 1e-5);
   EXPECT_NEAR(wilson(0, 10).high, 0.277533, 1e-5);  // z^2 / (n + z^2)
   EXPECT_EQ(wilson(0, 10).low, 0);
-  EXPECT_EQ(wilson(10, 10).high, 1);
+  EXPECT_DOUBLE_EQ(wilson(10, 10).high, 1);
   EXPECT_EQ(wilson(0, 0).low, 0);
   EXPECT_EQ(wilson(0, 0).high, 1);
 }
@@ -55,10 +57,9 @@ TEST(Bootstrap, DependsOnTheSeedOnlyAndDrawsInsideGroups) {
   const auto statistic = [](const Draw &draw) {
     EXPECT_EQ(draw[0].size(), 7u);
     EXPECT_EQ(draw[1].size(), 3u);
-    double sum = 0;
-    for (int32_t i : draw[0]) sum += (EXPECT_LT(i, 7), i);
-    for (int32_t i : draw[1]) sum += 100.0 * (EXPECT_LT(i, 3), i);
-    return sum;
+    EXPECT_LT(*std::max_element(draw[0].begin(), draw[0].end()), 7);
+    EXPECT_LT(*std::max_element(draw[1].begin(), draw[1].end()), 3);
+    return std::accumulate(draw[0].begin(), draw[0].end(), 0.0) + 100 * std::accumulate(draw[1].begin(), draw[1].end(), 0.0);
   };
   const Bootstrap a = bootstrap(sizes, statistic, 4), b = bootstrap(sizes, statistic, 4), c = bootstrap(sizes, statistic, 5);
   EXPECT_EQ(a.interval.low, b.interval.low);

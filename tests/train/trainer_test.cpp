@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "support/expect_error.h"
 #include "support/golden.h"
 #include "support/temporary_folder.h"
 #include "train/trainer.h"
@@ -100,6 +101,13 @@ TEST(Trainer, OtherOptionsThanTheCheckpointsAreRefusedByName) {
     EXPECT_NE(error.message().find("weight_decay"), std::string::npos) << error.message();
   }
   EXPECT_EQ(second.trainer->steps_done(), 0);
+}
+
+TEST(Trainer, AnotherAdapterThanTheCheckpointsIsRefusedByName) {
+  const test::TemporaryFolder folder;
+  LoraRun first = lora_run(2, 0.1), second = lora_run(2, 0.2);
+  first.trainer->save(folder.path() + "/c");
+  EXPECT_FAILS(second.trainer->resume(folder.path() + "/c"), Code::state, "lora_dropout = 0.2");
 }
 
 TEST(Trainer, ADamagedCheckpointIsRefusedAndTheTrainerStaysAsItWas) {
@@ -198,6 +206,13 @@ TEST(RouterTrainer, ResumeIsBitEqualAndUsageGoesOn) {
   };
   EXPECT_EQ(bits(second), bits(whole));
   EXPECT_EQ(second.trainer->usage(), whole.trainer->usage());
+}
+
+TEST(RouterTrainer, AnotherRoutingThanTheCheckpointsIsRefusedByName) {
+  const test::TemporaryFolder folder;
+  RouterRun first = router_run(), second = router_run({}, 3);
+  first.trainer->save(folder.path() + "/c");
+  EXPECT_FAILS(second.trainer->resume(folder.path() + "/c"), Code::state, "top_k = 3");
 }
 
 TEST(RouterTrainer, WithExactBalanceTheBatchSplitDoesNotMatter) {

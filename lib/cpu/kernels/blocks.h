@@ -3,10 +3,6 @@
 #pragma once
 #include <stdint.h>
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 #include "cpu/kernels/simd.h"
 #include "tensor/dtype.h"
 
@@ -15,7 +11,6 @@ namespace {
 
 // a specialization of a template takes no storage class
 #define MOE_INLINE_SPECIAL inline __attribute__((always_inline))
-
 
 MOE_INLINE uint16_t load_u16(const uint8_t *p) {
   uint16_t x;

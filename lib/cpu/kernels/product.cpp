@@ -320,9 +320,11 @@ MOE_INLINE void dot_row(const uint8_t *row, int64_t k, const float *x, int64_t l
       for (int t = 0; t < N; t++) sum[t][j % 2] = fma(w[j], load(x + t * ldx + i + j * kWidth), sum[t][j % 2]);
     }
   }
-  if (i < k) {
-    float w[Block::values];
-    expand_values<Block>(row, 0, k - i, w);
+  if (i < k) {  // a row of plain numbers; f32 is read where it stands
+    float values[Block::values];
+    const float *w = values;
+    if constexpr (Block::bytes == 4 * Block::values) w = reinterpret_cast<const float *>(row);
+    else expand_values<Block>(row, 0, k - i, values);
     for (int64_t j = 0; j < k - i; j += kWidth) {
       const int64_t n = k - i - j < kWidth ? k - i - j : kWidth;
       const Vec part = load_part(w + j, n);

@@ -1,0 +1,53 @@
+// What a program says. Results go to stdout, everything else to stderr: log lines, and while something runs a progress line, which
+// is one line that changes on a terminal and plain lines elsewhere.
+#pragma once
+#include <moe.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace moe::cli {
+
+struct ConsoleOptions {
+  bool quiet = false;    // errors only
+  bool verbose = false;  // also what is only of interest when something is looked for
+  bool color = true;     // where stderr is a terminal and NO_COLOR is not set
+};
+
+class Console {
+ public:
+  Console(std::string program, const ConsoleOptions &options);
+
+  // Results. Failure when stdout cannot be written (a full disk, a closed pipe).
+  void print(std::string_view text);
+  void flush();
+
+  void log(int32_t level, std::string_view line);  // MOE_LOG_*
+  void note(std::string_view line) { log(MOE_LOG_INFO, line); }
+  void warn(std::string_view line) { log(MOE_LOG_WARNING, line); }
+  void error(std::string_view line);  // "moe-train: <line>"
+
+  bool quiet() const { return options_.quiet; }
+  bool terminal() const { return terminal_; }
+
+  // The progress line. On a terminal it replaces the one before, at most ten times a second unless `always`; elsewhere it is printed.
+  void progress(const std::string &line, bool always = false);
+  void end_progress();  // what comes next begins a new line
+
+ private:
+  void write_line(const char *color, const std::string &prefix, std::string_view line);
+
+  std::string program_;
+  ConsoleOptions options_;
+  bool terminal_ = false, progress_shown_ = false;
+  double shown_at_ = 0;
+};
+
+// The moe_log_callback of a console, which is `user`.
+void log_to_console(int32_t level, const char *line, void *user);
+
+// Seconds of a clock that never goes back.
+double seconds_now();
+
+}  // namespace moe::cli

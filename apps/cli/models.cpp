@@ -1,0 +1,56 @@
+#include "cli/models.h"
+
+namespace moe::cli {
+namespace {
+
+Model load(const Context &context, const std::string &path, const Options &options) {
+  Model model;
+  call(moe_model_load, path.c_str(), static_cast<const moe_options *>(options.get()), context.cancel, model.out());
+  context.console.note(path + ": " + describe(model));
+  return model;
+}
+
+}  // namespace
+
+std::string describe(const Model &model) {
+  const Json info = Json::parse(text_of(moe_model_info, static_cast<const moe_model *>(model.get())), "model");
+  const double parameters = info.at("parameters").number();
+  std::string text = info.at("family").string() + ", " +
+                     (parameters >= 1e9 ? format("%.2f G", parameters / 1e9) : format("%.1f M", parameters / 1e6)) + " parameters, " +
+                     bytes_text(info.at("weight_bytes").number()) + ", compute " + info.at("compute").string() + ", " +
+                     info.at("backend").string() + ", threads " + info.at("threads").string();
+  const int64_t experts = moe_model_experts(model.get());
+  return experts > 0 ? text + format(", %lld experts", static_cast<long long>(experts)) : text;
+}
+
+Model load_base(const Context &context) { return load(context, required(context.options(), "model"), context.options()); }
+
+std::string base_path_of(const Context &context, const std::string &bundle) {
+  if (has(context.options(), "model")) return get(context.options(), "model");
+  const Json json = Json::parse(text_of(moe_inspect, bundle.c_str()), bundle);
+  const std::string path = json.at("base_model_path").string();
+  if (path.empty()) throw Failure(kUsage, bundle + " records no base model: option --model is needed");
+  context.console.note("base model: " + path + " (recorded in " + bundle + ")");
+  return path;
+}
+
+Model load_model(const Context &context) {
+  if (!has(context.options(), "moe")) return load_base(context);
+  const std::string bundle = get(context.options(), "moe");
+  const Options options = context.copied();
+  set(options, "model", base_path_of(context, bundle));
+  return load(context, bundle, options);
+}
+
+Lora load_adapter(const Context &context, const Model &model) {
+  Lora lora;
+  const auto adapters = named(context.options(), "adapter");
+  if (adapters.empty()) return lora;
+  if (adapters.size() > 1) throw Failure(kUsage, "option --adapter: one adapter can be in force, found " + std::to_string(adapters.size()));
+  if (has(context.options(), "moe")) throw Failure(kUsage, "options --adapter and --moe exclude each other");
+  call(moe_lora_load, static_cast<const moe_model *>(model.get()), adapters[0].second.c_str(),
+       static_cast<const moe_options *>(context.options().get()), lora.out());
+  return lora;
+}
+
+}  // namespace moe::cli

@@ -1,0 +1,84 @@
+// moe-eval run, perplexity and dump: one call of the library each.
+#include "cli/models.h"
+#include "moe-eval/verbs.h"
+
+namespace moe::cli {
+namespace {
+
+// "medical: moe 120/200  eta 0:12"
+class ItemProgress {
+ public:
+  explicit ItemProgress(Console &console) : console_(console) {}
+
+  static int32_t on_event(const moe_event *event, void *user) {
+    if (event->kind == MOE_EVENT_ITEM) static_cast<ItemProgress *>(user)->tell(*event);
+    return 0;
+  }
+
+ private:
+  void tell(const moe_event &event) {
+    const std::string what = std::string(event.domain ? event.domain : "") + ": " + (event.name ? event.name : "");
+    if (what != what_) what_ = what, started_ = seconds_now();
+    const bool last = event.done == event.total;
+    if (!console_.terminal() && !last) return;
+    const double seconds = seconds_now() - started_, left = seconds * static_cast<double>(event.total - event.done) / static_cast<double>(event.done);
+    console_.progress(format("%s %lld/%lld  eta %s", what.c_str(), static_cast<long long>(event.done), static_cast<long long>(event.total),
+                             duration_text(left).c_str()),
+                      last);
+  }
+
+  Console &console_;
+  std::string what_;
+  double started_ = 0;
+};
+
+}  // namespace
+
+int run_evaluation(Context &context) {
+  const Options &options = context.options();
+  required(options, "tasks");
+  if (has(options, "moe")) set(options, "model", base_path_of(context, get(options, "moe")));
+  const Model base = load_base(context);
+  ItemProgress progress(context.console);
+  Text results, table;
+  call(moe_eval_run, static_cast<const moe_model *>(base.get()), static_cast<const moe_options *>(options.get()), &ItemProgress::on_event,
+       static_cast<void *>(&progress), context.cancel, results.out(), table.out());
+  context.console.end_progress();
+  if (context.command.json) context.console.print(std::string(view(results)) + "\n");
+  else context.console.print(view(table));
+  if (has(options, "output_dir")) context.console.note("written: " + get(options, "output_dir") + "/evaluation_results.json");
+  return kDone;
+}
+
+int run_perplexity(Context &context) {
+  const Options &options = context.options();
+  const std::string text = read_file(required(options, "text"));
+  const Model model = load_model(context);
+  const Lora lora = load_adapter(context, model);
+  const std::string json =
+      text_of(moe_perplexity, static_cast<const moe_model *>(model.get()), static_cast<const moe_lora *>(lora.get()), text.data(), text.size(),
+              static_cast<const moe_options *>(options.get()), context.cancel);
+  if (context.command.json) return context.console.print(json + "\n"), kDone;
+  const Json result = Json::parse(json, "perplexity");
+  context.console.print(format("perplexity     %.4f\n", result.at("perplexity").number()));
+  context.console.print(format("mean loss      %.6f nats per token\n", result.at("mean_nll").number()));
+  for (const char *key : {"tokens", "tokens_scored", "window", "stride"}) {
+    context.console.print(format("%-14s %s\n", key, result.at(key).string().c_str()));
+  }
+  return kDone;
+}
+
+int run_dump(Context &context) {
+  const Options &options = context.options();
+  required(options, "input");
+  const std::string output = required(options, "output");
+  const Model model = load_model(context);
+  const Lora lora = load_adapter(context, model);
+  call(moe_dump, static_cast<const moe_model *>(model.get()), static_cast<const moe_lora *>(lora.get()),
+       static_cast<const moe_options *>(options.get()), context.cancel);
+  if (context.command.json) context.console.print(Json::object({{"output", output}}).dump() + "\n");
+  else context.console.print(output + "\n");
+  return kDone;
+}
+
+}  // namespace moe::cli

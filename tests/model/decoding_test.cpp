@@ -1,0 +1,159 @@
+// Decoding in compute=f32: with a cache, in pieces of any size and next to other sequences, a token gets the logits and losses of the
+// full forward pass; an adapter that is merged into the weights gets those of the adapter beside them.
+#include <gtest/gtest.h>
+
+#include "model/inference_pass.h"
+#include "model/model_runs.h"
+#include "support/temporary_folder.h"
+
+namespace moe {
+namespace {
+
+using test::adapter_on;
+using test::golden_batch;
+using test::golden_model;
+using test::largest_difference;
+using test::mixture_on;
+using test::Numbers;
+using test::Place;
+using test::run_pass;
+
+class Decoding : public testing::TestWithParam<const char *> {
+ protected:
+  void SetUp() override {
+    model_ = golden_model(std::string("models/") + GetParam());
+    adapter_ = adapter_on(*model_, Place::both, 4, 3, 0.2f);
+    for (Place place : test::kPlaces) mixtures_.push_back(mixture_on(*model_, place, GateForm::delta, 2));
+    mixtures_.push_back(mixture_on(*model_, Place::both, GateForm::straight_through, 1));
+    overlays_ = {{"base", {}}, {"adapter", {adapter_.get(), nullptr}}};
+    for (Mixture &mixture : mixtures_) overlays_.push_back({text("mixture ", overlays_.size() - 2), {nullptr, &mixture}});
+    batch_ = test::sequence_of(golden_batch(GetParam()), 2);
+    for (size_t t = 0; t + 1 < batch_.tokens.size(); t++) batch_.labels[t] = batch_.tokens[t + 1];
+  }
+
+  struct Full {
+    std::vector<float> logits, nll;
+    std::vector<float> logits_of(int64_t t, int64_t vocabulary) const { return {logits.begin() + t * vocabulary, logits.begin() + (t + 1) * vocabulary}; }
+  };
+  Full full(const Overlay &overlay) const {
+    const Numbers numbers = run_pass(*model_, overlay, batch_);
+    return {numbers.logits(), numbers.result.token_nll};
+  }
+  int64_t vocabulary() const { return model_->config().vocabulary; }
+
+  // Appends tokens [first, first + count) and compares what comes out with the full pass.
+  void expect_piece(const Overlay &overlay, KvCache &cache, int64_t first, int64_t count, const Full &expected) {
+    std::vector<float> logits(static_cast<size_t>(vocabulary())), nll(static_cast<size_t>(count));
+    Segment segment;
+    segment.tokens = std::span(batch_.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+    segment.labels = std::span(batch_.labels).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+    segment.cache = &cache;
+    segment.logits = logits.data();
+    segment.nll = nll.data();
+    inference_pass(*model_, overlay, std::span(&segment, 1), scratch_);
+    EXPECT_EQ(cache.size(), first + count);
+    EXPECT_LT(largest_difference(expected.logits_of(first + count - 1, vocabulary()), logits), 1e-5) << "token " << first + count - 1;
+    for (int64_t i = 0; i < count; i++) EXPECT_NEAR(nll[static_cast<size_t>(i)], expected.nll[static_cast<size_t>(first + i)], 1e-4) << first + i;
+  }
+
+  std::shared_ptr<const BaseModel> model_;
+  std::shared_ptr<Adapter> adapter_;
+  std::vector<Mixture> mixtures_;
+  std::vector<std::pair<std::string, Overlay>> overlays_;
+  PackedBatch batch_;
+  InferenceScratch scratch_;
+};
+INSTANTIATE_TEST_SUITE_P(Models, Decoding, testing::ValuesIn(test::kModels), [](const auto &info) { return std::string(info.param); });
+
+TEST_P(Decoding, InPiecesOfAnySizeIsTheFullForward) {
+  const int64_t tokens = batch_.size();
+  const std::vector<std::vector<int64_t>> cuts = {std::vector<int64_t>(static_cast<size_t>(tokens), 1), {tokens}, {tokens - 1, 1}, {1, 3, 2, 11, tokens - 17}};
+  for (const auto &[name, overlay] : overlays_) {
+    const Full expected = full(overlay);
+    for (const std::vector<int64_t> &pieces : cuts) {
+      SCOPED_TRACE(text(name, " in ", pieces.size(), " pieces"));
+      KvCache cache(*model_, 4);
+      for (int64_t count : pieces) expect_piece(overlay, cache, cache.size(), count, expected);
+    }
+  }
+}
+
+TEST_P(Decoding, FromATruncatedOrCopiedCacheIsTheFullForward) {
+  for (const auto &[name, overlay] : overlays_) {
+    SCOPED_TRACE(name);
+    const Full expected = full(overlay);
+    KvCache cache(*model_, 4), copy(*model_, 2);
+    expect_piece(overlay, cache, 0, 30, expected);
+    cache.truncate(17);
+    copy.copy_from(cache, 9);
+    expect_piece(overlay, cache, 17, 6, expected);
+    expect_piece(overlay, copy, 9, 20, expected);
+  }
+}
+
+TEST_P(Decoding, OtherSequencesOfTheSameCallChangeNothing) {
+  const PackedBatch other = test::sequence_of(golden_batch(GetParam()), 1);
+  for (const auto &[name, overlay] : overlays_) {
+    SCOPED_TRACE(name);
+    const Full expected = full(overlay);
+    KvCache cache(*model_, 4), first(*model_, 4), last(*model_, 4);
+    for (const auto &[begin, count] : {std::pair<int64_t, int64_t>{0, 13}, {13, 1}, {14, 8}}) {
+      std::vector<float> logits(static_cast<size_t>(vocabulary()));
+      Segment segments[3];
+      segments[0].cache = &first;
+      segments[0].tokens = std::span(other.tokens).first(1);
+      segments[1].cache = &cache;
+      segments[1].tokens = std::span(batch_.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+      segments[1].logits = logits.data();
+      segments[2].cache = &last;
+      segments[2].tokens = std::span(other.tokens).first(5);
+      inference_pass(*model_, overlay, segments, scratch_);
+      EXPECT_LT(largest_difference(expected.logits_of(begin + count - 1, vocabulary()), logits), 1e-5) << begin;
+    }
+  }
+}
+
+// W + scale B A for every adapted projection, in double precision, as a checkpoint folder of its own.
+void write_merged(const std::string &base, const BaseModel &model, const Adapter &adapter, const std::string &folder) {
+  const Safetensors source(base);
+  std::vector<std::vector<float>> values;
+  std::vector<TensorToWrite> tensors;
+  for (const TensorInfo &tensor : source.tensors()) {
+    values.push_back(source.read_floats(tensor));
+    int64_t layer = 0;
+    Module module = Module::q_proj;
+    const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));
+    if (parse_module_path(path, &layer, &module)) {
+      const LowRank f = adapter.factors(layer, module);
+      const ModuleShape shape = module_shape(model.config(), module);
+      for (int64_t o = 0; o < shape.out; o++) {
+        for (int64_t i = 0; i < shape.in; i++) {
+          double delta = 0;
+          for (int64_t r = 0; r < f.rank; r++) delta += static_cast<double>(f.b[o * f.rank + r]) * f.a[r * shape.in + i];
+          float &w = values.back()[static_cast<size_t>(o * shape.in + i)];
+          w = static_cast<float>(w + f.scale * delta);
+        }
+      }
+    }
+  }
+  for (size_t i = 0; i < values.size(); i++) tensors.push_back({source.tensors()[i].name, DType::f32, source.tensors()[i].shape, values[i].data()});
+  write_safetensors(join_path(folder, "model.safetensors"), tensors);
+  write_file_atomic(join_path(folder, "config.json"), read_file(join_path(base, "config.json")));
+}
+
+TEST_P(Decoding, AMergedAdapterIsTheAdapterBesideTheBase) {
+  const test::TemporaryFolder folder;
+  write_merged(test::golden_path(std::string("models/") + GetParam()), *model_, *adapter_, folder.path());
+  ModelOptions options;
+  options.compute = "f32";
+  options.threads = 2;
+  const auto merged = BaseModel::load(folder.path(), options);
+  const PackedBatch batch = golden_batch(GetParam());
+  const Numbers beside = run_pass(*model_, *adapter_, batch), inside = run_pass(*merged, Overlay{}, batch);
+  EXPECT_LT(largest_difference(inside.logits(), beside.logits()), 1e-5);
+  EXPECT_NEAR(inside.loss(), beside.loss(), 1e-5);
+  EXPECT_GT(largest_difference(run_pass(*model_, Overlay{}, batch).logits(), beside.logits()), 1e-2) << "the adapter does nothing";
+}
+
+}  // namespace
+}  // namespace moe
