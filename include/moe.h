@@ -43,27 +43,27 @@
  *
  * What holds for every function here, and is not repeated at each:
  *
- * - Results. A call that can fail returns MOE_OK or a negative MOE_ERR_*. Results come through out-pointers, which are set to NULL
- *   or 0 on failure. The last parameter `error` may be NULL; otherwise it gets code and message, and code 0 on success. There is no
- *   other place where an error is kept.
+ * - Results. A call that can fail returns MOE_OK or a negative MOE_ERR_*. Results come through out-pointers, which are set to
+ *   NULL or 0 on failure. The last parameter `error` may be NULL; otherwise it gets code and message, and code 0 on success.
+ *   There is no other place where an error is kept.
  * - Errors that any call may give: MOE_ERR_INVALID (a NULL or foreign handle, an argument out of its range), MOE_ERR_STATE (after
  *   a fork), MOE_ERR_BUSY (a handle of the call is in use by another one, or by the callback's caller), MOE_ERR_NOMEM,
  *   MOE_ERR_INTERNAL. Further ones are listed at "Errors". The library never aborts, exits, prints, or throws.
- * - Handles. Freed by their own free function, which takes the address of the handle, accepts NULL, and sets it to NULL. Handles keep
- *   what they need of each other alive, so they may be freed in any order. A handle whose call failed may be used again.
+ * - Handles. Freed by their own free function, which takes the address of the handle, accepts NULL, and sets it to NULL. Handles
+ *   keep what they need of each other alive, so they may be freed in any order. A handle whose call failed may be used again.
  * - Pointers given to a call are borrowed for the call, unless said otherwise.
- * - Threads. "Any thread": calls on one handle may overlap. "One at a time": an overlapping call, and a call on the same handle from
- *   within its own callback, gives MOE_ERR_BUSY and does nothing. A thread that calls needs 1 MiB of stack.
+ * - Threads. "Any thread": calls on one handle may overlap. "One at a time": an overlapping call, and a call on the same handle
+ *   from within its own callback, gives MOE_ERR_BUSY and does nothing. A thread that calls needs 1 MiB of stack.
  * - After fork() the child may free handles (without waiting for threads); every other call there is MOE_ERR_STATE.
  * - Getters (they return their value and take no error) give 0, -1 or NULL, as noted, for a NULL or foreign handle.
- * - Texts. Paths, keys and option values are NUL-terminated UTF-8. Content (prompts, messages, tokenizer input) is a pointer and a
- *   length in bytes and may hold any byte, NUL too. Long results (JSON, tables) are a moe_text. Other arrays are copied into
- *   `buffer` of `capacity` elements, with the element count in `*needed`: nothing is written when it does not fit. A NULL buffer with
- *   capacity 0 asks for the count and gives MOE_OK; any other that is too small gives MOE_ERR_BUFFER, with `*needed` set.
- * - Structs begin with struct_size, set by the caller (MOE_*_INIT does). They only grow at the end; a library that is older than the
- *   caller's header leaves the new members alone, one that is newer does not touch what the caller lacks.
- * - Options are one key/value object for all calls. Each call reads the options listed at "Options" and ignores others. The table of
- *   all options with defaults and bounds is docs/options.md and moe_options_describe().
+ * - Texts. Paths, keys and option values are NUL-terminated UTF-8. Content (prompts, messages, tokenizer input) is a pointer and
+ *   a length in bytes and may hold any byte, NUL too. Long results (JSON, tables) are a moe_text. Other arrays are copied into
+ *   `buffer` of `capacity` elements, with the element count in `*needed`: nothing is written when it does not fit. A NULL buffer
+ *   with capacity 0 asks for the count and gives MOE_OK; any other that is too small gives MOE_ERR_BUFFER, with `*needed` set.
+ * - Structs begin with struct_size, set by the caller (MOE_*_INIT does). They only grow at the end; a library that is older than
+ *   the caller's header leaves the new members alone, one that is newer does not touch what the caller lacks.
+ * - Options are one key/value object for all calls. Each call reads the options listed at "Options" and ignores others. The table
+ *   of all options with defaults and bounds is docs/options.md and moe_options_describe().
  * - Callbacks run on the calling thread and must return to their caller. A non-zero return cancels the call.
  * - Signals, locale, floating-point mode and file descriptors of the host are left alone. Nothing is initialised or shut down.
  *
@@ -95,14 +95,14 @@ extern "C" {
 MOE_API const char *moe_version(void);
 
 /*
- * The binary interface of the loaded library (its SOVERSION). A binding compares it with the MOE_ABI_VERSION it was written for and
- * refuses another. Any thread. Since 0.1.
+ * The binary interface of the loaded library (its SOVERSION). A binding compares it with the MOE_ABI_VERSION it was written for
+ * and refuses another. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_abi_version(void);
 
-#define MOE_FEATURE_PCRE2 1          /* pre-tokenizer patterns beyond the built-in ones */
-#define MOE_FEATURE_UTF8PROC 2       /* Unicode normalization */
-#define MOE_FEATURE_AVX2 256         /* kernels that this build has and this machine can run */
+#define MOE_FEATURE_PCRE2 1    /* pre-tokenizer patterns beyond the built-in ones */
+#define MOE_FEATURE_UTF8PROC 2 /* Unicode normalization */
+#define MOE_FEATURE_AVX2 256   /* kernels that this build has and this machine can run */
 #define MOE_FEATURE_AVX512 512
 #define MOE_FEATURE_AVX512_BF16 1024
 
@@ -162,8 +162,8 @@ MOE_API void moe_text_free(moe_text **text);
 
 /* ======================================================= options ======================================================= */
 
-/* Keys and values for every call. Keys are the words of the flags of moe-train and moe-eval; '_' and '-' in a key are the same, and
- * habits from other programs work (lora_alpha, num_train_epochs, ...). Values are checked when they are set. */
+/* Keys and values for every call. Keys are the words of the flags of moe-train and moe-eval; '_' and '-' in a key are the same,
+ * and habits from other programs work (lora_alpha, num_train_epochs, ...). Values are checked when they are set. */
 typedef struct moe_options moe_options;
 
 #define MOE_LOG_ERROR 0
@@ -180,16 +180,16 @@ typedef void (*moe_log_callback)(int32_t level, const char *line, void *user);
 MOE_API int32_t moe_options_create(moe_options **out, moe_error *error);
 
 /*
- * Sets one option from text: numbers in decimal ("2e-4"), bytes also with K, M, G ("8G" = 8 * 2^30), booleans true/false/1/0/yes/no/
- * on/off, lists separated by commas ("q_proj,v_proj"; "medical=DIR,math=DIR"). A later value replaces an earlier one.
- * Errors: INVALID: no option of this name (the message suggests the nearest), or the value is not of its type or out of its bounds.
- * One at a time. Since 0.1.
+ * Sets one option from text: numbers in decimal ("2e-4"), bytes also with K, M, G ("8G" = 8 * 2^30), booleans
+ * true/false/1/0/yes/no/ on/off, lists separated by commas ("q_proj,v_proj"; "medical=DIR,math=DIR"). A later value replaces an
+ * earlier one. Errors: INVALID: no option of this name (the message suggests the nearest), or the value is not of its type or out
+ * of its bounds. One at a time. Since 0.1.
  */
 MOE_API int32_t moe_options_set(moe_options *options, const char *key, const char *value, moe_error *error);
 
 /*
- * Appends one element of `length` bytes to an option that is a list, as it is: not split at commas, and NUL may be inside. For stop
- * strings and paths with commas. Errors: INVALID: unknown key, or the option is no list. One at a time. Since 0.1.
+ * Appends one element of `length` bytes to an option that is a list, as it is: not split at commas, and NUL may be inside. For
+ * stop strings and paths with commas. Errors: INVALID: unknown key, or the option is no list. One at a time. Since 0.1.
  */
 MOE_API int32_t moe_options_append(moe_options *options, const char *key, const char *value, size_t length, moe_error *error);
 
@@ -213,8 +213,8 @@ MOE_API int32_t moe_options_has(const moe_options *options, const char *key);
 MOE_API int32_t moe_options_get(const moe_options *options, const char *key, moe_text **out, moe_error *error);
 
 /*
- * The options in force as one JSON object with typed values, in the order of the table: those that `verb` reads ("lora", "run", ...),
- * all of them with NULL. An option without value is null. *out is freed by moe_text_free.
+ * The options in force as one JSON object with typed values, in the order of the table: those that `verb` reads ("lora", "run",
+ * ...), all of them with NULL. An option without value is null. *out is freed by moe_text_free.
  * Errors: INVALID: no verb of this name. Any thread while nothing sets. Since 0.1.
  */
 MOE_API int32_t moe_options_resolved(const moe_options *options, const char *verb, moe_text **out, moe_error *error);
@@ -226,8 +226,8 @@ MOE_API int32_t moe_options_resolved(const moe_options *options, const char *ver
 MOE_API int32_t moe_options_check(const moe_options *options, const char *verb, moe_error *error);
 
 /*
- * Log lines of everything that is made with these options go to `log` (NULL: nowhere, the default). A model keeps the callback, and
- * what is made from the model inherits it, so `user` must stay valid until these are freed. It is called on the thread of the
+ * Log lines of everything that is made with these options go to `log` (NULL: nowhere, the default). A model keeps the callback,
+ * and what is made from the model inherits it, so `user` must stay valid until these are freed. It is called on the thread of the
  * call that has something to say; a model used by several threads calls it from several. It must not call the library with a
  * handle of that call. One at a time. Since 0.1.
  */
@@ -292,14 +292,15 @@ MOE_API void moe_cancel_token_free(moe_cancel_token **cancel);
 /* ======================================================== models ======================================================= */
 
 /* Weights, tokenizer and configuration of a base model, or of a bundle: a base model with experts (adapters) and their router.
- * Immutable after loading; shared by any number of sessions and trainers on any threads. It owns the threads of its computations. */
+ * Immutable after loading; shared by any number of sessions and trainers on any threads. It owns the threads of its computations.
+ * */
 typedef struct moe_model moe_model;
 
 /*
  * Loads a base model from a Hugging Face folder or a GGUF file, or a bundle folder together with its base model.
  *   path      UTF-8 path of the folder or file
- *   options   may be NULL. Options: compute, threads, base_model_name; for a bundle also base_model (required) and strict_base. The
- *             log callback of the options stays with the model
+ *   options   may be NULL. Options: compute, threads, base_model_name; for a bundle also base_model (required) and strict_base.
+ *             The log callback of the options stays with the model
  *   cancel    may be NULL; looked at while tensors are read
  *   out       freed by moe_model_free
  * Errors: IO, FORMAT (naming file and tensor or key), UNSUPPORTED (an architecture or type), CANCELLED. Any thread. Since 0.1.
@@ -308,8 +309,9 @@ MOE_API int32_t moe_model_load(const char *path, const moe_options *options, moe
                                moe_error *error);
 
 /*
- * Opens a bundle on a base model that is loaded already; the weights are shared, not copied. Options: strict_base. *out is freed by
- * moe_model_free. Errors: IO, FORMAT (also: another architecture than the bundle was built on), CANCELLED. Any thread. Since 0.1.
+ * Opens a bundle on a base model that is loaded already; the weights are shared, not copied. Options: strict_base. *out is freed
+ * by moe_model_free. Errors: IO, FORMAT (also: another architecture than the bundle was built on), CANCELLED. Any thread. Since
+ * 0.1.
  */
 MOE_API int32_t moe_model_open_bundle(const moe_model *base, const char *folder, const moe_options *options, moe_model **out,
                                       moe_error *error);
@@ -322,8 +324,8 @@ MOE_API int32_t moe_model_open_bundle(const moe_model *base, const char *folder,
 MOE_API int32_t moe_model_info(const moe_model *model, moe_text **out, moe_error *error);
 
 /*
- * Sizes: tokens of the vocabulary V, width of the residual stream d, decoder layers L, the longest position count the model was made
- * for, stored parameters, bytes of the weights in memory, experts E of a bundle (0 for a base model). 0 for a NULL handle.
+ * Sizes: tokens of the vocabulary V, width of the residual stream d, decoder layers L, the longest position count the model was
+ * made for, stored parameters, bytes of the weights in memory, experts E of a bundle (0 for a base model). 0 for a NULL handle.
  * Any thread. Since 0.1.
  */
 MOE_API int64_t moe_model_vocabulary_size(const moe_model *model);
@@ -341,8 +343,8 @@ MOE_API int64_t moe_model_experts(const moe_model *model);
 MOE_API const char *moe_model_domain(const moe_model *model, int64_t index);
 
 /*
- * sha256 of the canonical architecture (equal for every file format of it), and of the weights (name, type, shape and both ends of
- * every tensor), as 64 hexadecimal digits. NULL for a NULL handle. Valid as long as the model. Any thread. Since 0.1.
+ * sha256 of the canonical architecture (equal for every file format of it), and of the weights (name, type, shape and both ends
+ * of every tensor), as 64 hexadecimal digits. NULL for a NULL handle. Valid as long as the model. Any thread. Since 0.1.
  */
 MOE_API const char *moe_model_architecture_fingerprint(const moe_model *model);
 MOE_API const char *moe_model_weights_fingerprint(const moe_model *model);
@@ -386,16 +388,16 @@ MOE_API int32_t moe_model_is_end(const moe_model *model, int32_t token);
 /*
  * A chat as the text the model was trained on.
  *   model     may be NULL when the option template_file is given
- *   request   JSON, `length` bytes: an array of messages [{"role": "user", "content": "..."}, ...], or an object with "messages" and
- *             optionally "add_generation_prompt" (default false)
+ *   request   JSON, `length` bytes: an array of messages [{"role": "user", "content": "..."}, ...], or an object with "messages"
+ *             and optionally "add_generation_prompt" (default false)
  *   options   may be NULL. Options: template_file (a template in place of the model's), variables (a JSON file with "bos_token")
  *   out       JSON {"rendered": text, "assistant_spans": [[begin, end], ...]}, code points of the text that training supervises;
  *             freed by moe_text_free
  * Errors: UNSUPPORTED: the template is none of the built-in ones, or the request uses tools, kwargs or continue_final_message;
  * INVALID: the template refuses the conversation; FORMAT: not such JSON. Any thread. Since 0.1.
  */
-MOE_API int32_t moe_chat_render(const moe_model *model, const char *request, size_t length, const moe_options *options, moe_text **out,
-                                moe_error *error);
+MOE_API int32_t moe_chat_render(const moe_model *model, const char *request, size_t length, const moe_options *options,
+                                moe_text **out, moe_error *error);
 
 /* ======================================================= adapters ====================================================== */
 
@@ -413,11 +415,12 @@ MOE_API int32_t moe_lora_create(const moe_model *model, const moe_options *optio
  * Errors: IO, FORMAT (a missing or unused key, a shape, another architecture), UNSUPPORTED (DoRA and the like), NUMERIC (NaN).
  * Any thread. Since 0.1.
  */
-MOE_API int32_t moe_lora_load(const moe_model *model, const char *folder, const moe_options *options, moe_lora **out, moe_error *error);
+MOE_API int32_t moe_lora_load(const moe_model *model, const char *folder, const moe_options *options, moe_lora **out,
+                              moe_error *error);
 
 /*
- * Writes a PEFT adapter folder that appears whole or not at all; an adapter folder of that name is replaced, any other folder that
- * is not empty is refused. Errors: IO, INVALID. One at a time with the training of this adapter. Since 0.1.
+ * Writes a PEFT adapter folder that appears whole or not at all; an adapter folder of that name is replaced, any other folder
+ * that is not empty is refused. Errors: IO, INVALID. One at a time with the training of this adapter. Since 0.1.
  */
 MOE_API int32_t moe_lora_save(const moe_lora *lora, const char *folder, moe_error *error);
 
@@ -439,8 +442,8 @@ MOE_API void moe_lora_free(moe_lora **lora);
 
 /* ======================================================= routers ======================================================= */
 
-/* A token router: per layer, logits W u + b over E + 1 entries (entry 0 = base) of the layer's hidden state u. Belongs to a bundle,
- * or stands alone for a runtime that has its own experts. */
+/* A token router: per layer, logits W u + b over E + 1 entries (entry 0 = base) of the layer's hidden state u. Belongs to a
+ * bundle, or stands alone for a runtime that has its own experts. */
 typedef struct moe_router moe_router;
 
 #define MOE_DTYPE_F32 0
@@ -461,7 +464,8 @@ MOE_API int32_t moe_router_create(const moe_model *bundle, const moe_options *op
 MOE_API int32_t moe_router_load(const char *path, const moe_options *options, moe_router **out, moe_error *error);
 
 /*
- * Writes router.safetensors at `path`, whole or not at all. Errors: IO. One at a time with the training of this router. Since 0.1.
+ * Writes router.safetensors at `path`, whole or not at all. Errors: IO. One at a time with the training of this router. Since
+ * 0.1.
  */
 MOE_API int32_t moe_router_save(const moe_router *router, const char *path, moe_error *error);
 
@@ -491,8 +495,9 @@ MOE_API int32_t moe_router_route(const moe_router *router, int32_t layer, const 
  * The same for the router before a layer's attention, where the experts adapt attention too. Errors also: STATE: there is none.
  * Any thread while the router is not being trained. Since 0.1.
  */
-MOE_API int32_t moe_router_route_attention(const moe_router *router, int32_t layer, const void *hidden, int32_t dtype, int64_t rows,
-                                           int64_t row_stride_bytes, int32_t *ids, float *weights, moe_error *error);
+MOE_API int32_t moe_router_route_attention(const moe_router *router, int32_t layer, const void *hidden, int32_t dtype,
+                                           int64_t rows, int64_t row_stride_bytes, int32_t *ids, float *weights,
+                                           moe_error *error);
 
 /*
  * Frees the handle and sets *router to NULL. Since 0.1.
@@ -514,8 +519,8 @@ struct moe_step;
 /* What a long call tells its caller. Valid during the callback. */
 typedef struct moe_event {
   uint32_t struct_size;
-  int32_t kind;                /* MOE_EVENT_* */
-  int64_t done, total;         /* steps or items; total 0 = not known */
+  int32_t kind;        /* MOE_EVENT_* */
+  int64_t done, total; /* steps or items; total 0 = not known */
   double value;
   const struct moe_step *step; /* MOE_EVENT_STEP, else NULL */
   const char *name;            /* NUL-terminated, or NULL */
@@ -527,21 +532,23 @@ typedef struct moe_event {
 typedef int32_t (*moe_event_callback)(const moe_event *event, void *user);
 
 /*
- * Builds a bundle from adapters: a folder with copies of them, a router, and what they were built on. It appears whole or not at all.
+ * Builds a bundle from adapters: a folder with copies of them, a router, and what they were built on. It appears whole or not at
+ * all.
  *   base      the base model of the adapters
- *   options   adapters (list of name=folder, order kept) or adapters_dir (every <domain>/ or <domain>/final_adapter in name order);
- *             output_dir; router (weights to start from), gating, top_k, form, temperature, fallback_domain, strict_base, seed
+ *   options   adapters (list of name=folder, order kept) or adapters_dir (every <domain>/ or <domain>/final_adapter in name
+ *             order); output_dir; router (weights to start from), gating, top_k, form, temperature, fallback_domain, strict_base,
+ *             seed
  *   summary   may be NULL; build_summary.json, freed by moe_text_free
  * Errors: IO, FORMAT, UNSUPPORTED. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_bundle_build(const moe_model *base, const moe_options *options, moe_text **summary, moe_error *error);
 
 /*
- * Checks every file, hash, shape, key and the base model of a bundle; each finding is an event MOE_EVENT_FINDING. *good is 1 when all
- * are good. Errors: CANCELLED. Any thread. Since 0.1.
+ * Checks every file, hash, shape, key and the base model of a bundle; each finding is an event MOE_EVENT_FINDING. *good is 1 when
+ * all are good. Errors: CANCELLED. Any thread. Since 0.1.
  */
-MOE_API int32_t moe_bundle_validate(const moe_model *base, const char *folder, moe_event_callback on_event, void *user, int32_t *good,
-                                    moe_error *error);
+MOE_API int32_t moe_bundle_validate(const moe_model *base, const char *folder, moe_event_callback on_event, void *user,
+                                    int32_t *good, moe_error *error);
 
 /*
  * Replaces the router of a bundle folder; the bundle is whole at every moment. Models that are open keep the old one.
@@ -555,13 +562,13 @@ MOE_API int32_t moe_bundle_save_router(const char *folder, const moe_router *rou
 typedef struct moe_dataset moe_dataset;
 
 /*
- * Opens the data of the option `data`: a file, or several as name=file, where the name is the domain of its rows. The rows are read,
- * rendered by their schema and tokenized; rows that cannot be used are counted with their reason, see moe_dataset_report.
+ * Opens the data of the option `data`: a file, or several as name=file, where the name is the domain of its rows. The rows are
+ * read, rendered by their schema and tokenized; rows that cannot be used are counted with their reason, see moe_dataset_report.
  *   model     its tokenizer and chat template are used; a bundle's domains give rows their expert
  *   options   data, schema (detected by default), max_length (tokens), max_samples, seed (order of rows)
  *   cancel    may be NULL; looked at while rows are read
- * *out is freed by moe_dataset_free. Errors: IO, FORMAT (naming file and line), INVALID: no row can be used, CANCELLED. Any thread.
- * Since 0.1.
+ * *out is freed by moe_dataset_free. Errors: IO, FORMAT (naming file and line), INVALID: no row can be used, CANCELLED. Any
+ * thread. Since 0.1.
  */
 MOE_API int32_t moe_dataset_open(const moe_model *model, const moe_options *options, moe_cancel_token *cancel, moe_dataset **out,
                                  moe_error *error);
@@ -572,21 +579,21 @@ MOE_API int32_t moe_dataset_open(const moe_model *model, const moe_options *opti
 MOE_API int64_t moe_dataset_size(const moe_dataset *data);
 
 /*
- * What was read, as JSON: files with sha256 and rows, schema, examples, tokens, supervised tokens, skipped rows by reason. *out is
- * freed by moe_text_free. Any thread. Since 0.1.
+ * What was read, as JSON: files with sha256 and rows, schema, examples, tokens, supervised tokens, skipped rows by reason. *out
+ * is freed by moe_text_free. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_dataset_report(const moe_dataset *data, moe_text **out, moe_error *error);
 
 /*
- * Moves about `fraction` (0 to 1, exclusive) of the examples of each file into a data set of its own, for evaluation: by a hash of the
- * prompts, so that it does not depend on order or seed, and equal prompts stay together. Both start at their beginning.
+ * Moves about `fraction` (0 to 1, exclusive) of the examples of each file into a data set of its own, for evaluation: by a hash
+ * of the prompts, so that it does not depend on order or seed, and equal prompts stay together. Both start at their beginning.
  * *validation is freed by moe_dataset_free. Errors: INVALID: one side would be empty. One at a time. Since 0.1.
  */
 MOE_API int32_t moe_dataset_split(moe_dataset *data, double fraction, moe_dataset **validation, moe_error *error);
 
 /*
- * The first rows of a file for people, one JSON object a line: as rendered, with token count and supervised spans (code points). With
- * the option raw: the file's own columns, and the first line is their types when the option types is set.
+ * The first rows of a file for people, one JSON object a line: as rendered, with token count and supervised spans (code points).
+ * With the option raw: the file's own columns, and the first line is their types when the option types is set.
  *   model     may be NULL: then there are no token counts
  *   options   data, schema, head (rows), raw, types, max_length
  *   out       JSON lines; the last one, when rows were skipped, is {"skipped": {reason: {"count", "first_row"}}}; freed by
@@ -625,18 +632,18 @@ typedef struct moe_batch {
 /* What one optimizer step did. */
 typedef struct moe_step {
   uint32_t struct_size;
-  uint32_t flags;            /* MOE_STEP_* */
-  int64_t step;              /* steps done, this one included */
-  int64_t tokens;            /* of the step */
+  uint32_t flags; /* MOE_STEP_* */
+  int64_t step;   /* steps done, this one included */
+  int64_t tokens; /* of the step */
   int64_t supervised_tokens;
-  int64_t rows;              /* sequences of the step */
-  double loss;               /* language-model loss before the update, nats per supervised token */
-  double total_loss;         /* with the router losses */
-  double balance_loss;       /* router losses, unweighted; 0 for an adapter */
+  int64_t rows;        /* sequences of the step */
+  double loss;         /* language-model loss before the update, nats per supervised token */
+  double total_loss;   /* with the router losses */
+  double balance_loss; /* router losses, unweighted; 0 for an adapter */
   double z_loss;
   double supervised_loss;
-  double supervised_weight;  /* weight of supervised_loss at this step */
-  double gradient_norm;      /* before clipping */
+  double supervised_weight; /* weight of supervised_loss at this step */
+  double gradient_norm;     /* before clipping */
   double learning_rate;
   double seconds;
 } moe_step;
@@ -664,8 +671,9 @@ MOE_API int32_t moe_trainer_create_lora(moe_lora *lora, moe_dataset *data, const
  *             target_usage, balance_exact
  * The rest as moe_trainer_create_lora. Since 0.1.
  */
-MOE_API int32_t moe_trainer_create_router(const moe_model *bundle, moe_router *router, moe_dataset *data, const moe_options *options,
-                                          moe_cancel_token *cancel, moe_trainer **out, moe_error *error);
+MOE_API int32_t moe_trainer_create_router(const moe_model *bundle, moe_router *router, moe_dataset *data,
+                                          const moe_options *options, moe_cancel_token *cancel, moe_trainer **out,
+                                          moe_error *error);
 
 /*
  * Replaces the cancel token (NULL: none) that later calls on the trainer look at. One at a time. Since 0.1.
@@ -676,19 +684,20 @@ MOE_API int32_t moe_trainer_set_cancel(moe_trainer *trainer, moe_cancel_token *c
  * One optimizer step.
  *   batch     the whole step; NULL takes the next batch of the trainer's data set
  *   out       may be NULL; struct_size must be set
- * Errors: STATE: the trainer trains a router, or there is no batch (no data, or all epochs are done); INVALID: the batch is not well-
- * formed, or an id is outside the vocabulary; CANCELLED: the state is as before the step. One at a time. Since 0.1.
+ * Errors: STATE: the trainer trains a router, or there is no batch (no data, or all epochs are done); INVALID: the batch is not
+ * well- formed, or an id is outside the vocabulary; CANCELLED: the state is as before the step. One at a time. Since 0.1.
  */
 MOE_API int32_t moe_lora_train_step(moe_trainer *trainer, const moe_batch *batch, moe_step *out, moe_error *error);
 
 /*
- * The same for a router. Errors also: NUMERIC: the router is dead (it stopped routing, see docs). One at a time. Since 0.1.
+ * The same for a router. Errors also: NUMERIC: the router is dead (no gradient of the language model reached it for 20 steps
+ * although the experts differ from the base). One at a time. Since 0.1.
  */
 MOE_API int32_t moe_router_train_step(moe_trainer *trainer, const moe_batch *batch, moe_step *out, moe_error *error);
 
 /*
- * Mean loss over a data set in nats per supervised token, dropout off. The training state is not touched. Errors: CANCELLED. One at
- * a time. Since 0.1.
+ * Mean loss over a data set in nats per supervised token, dropout off. The training state is not touched. Errors: CANCELLED. One
+ * at a time. Since 0.1.
  */
 MOE_API int32_t moe_trainer_evaluate(moe_trainer *trainer, moe_dataset *data, double *loss, moe_error *error);
 
@@ -699,9 +708,9 @@ MOE_API int64_t moe_trainer_steps_done(const moe_trainer *trainer);
 MOE_API int64_t moe_trainer_steps_planned(const moe_trainer *trainer);
 
 /*
- * Share of picks of each router entry since training began, [routers, E + 1] row after row: the feed-forward routers of all layers,
- * then the attention routers of all layers as far as they exist. Errors: STATE: the trainer trains no router; BUFFER. One at a time.
- * Since 0.1.
+ * Share of picks of each router entry since training began, [routers, E + 1] row after row: the feed-forward routers of all
+ * layers, then the attention routers of all layers as far as they exist. Errors: STATE: the trainer trains no router; BUFFER. One
+ * at a time. Since 0.1.
  */
 MOE_API int32_t moe_trainer_usage(const moe_trainer *trainer, double *buffer, size_t capacity, size_t *needed, moe_error *error);
 
@@ -724,18 +733,18 @@ MOE_API int32_t moe_trainer_save(const moe_trainer *trainer, const char *folder,
 MOE_API int32_t moe_trainer_resume(moe_trainer *trainer, const char *folder, moe_error *error);
 
 /*
- * The whole run: steps to the end, log, evaluation, checkpoints and the result on disk (docs/training.md).
+ * The whole run: steps to the end, metrics, evaluation, checkpoints and the result on disk (docs/training-output.md).
  *   eval_data  may be NULL; evaluated every eval_steps and at the end
- *   options    output_dir (required), domain (names the summary), resume (go on from the newest good checkpoint there), moe (router:
- *              the bundle folder that gets the trained router; by default the one it was opened from). How often things happen is
- *              said when the trainer is created: eval_steps, save_steps, save_total_limit, logging_steps
+ *   options    output_dir (required), domain (names the summary), resume (go on from the newest good checkpoint there), moe
+ *              (router: the bundle folder that gets the trained router; by default the one it was opened from). How often things
+ *              happen is said when the trainer is created: eval_steps, save_steps, save_total_limit, logging_steps
  *   on_event   may be NULL; steps, evaluations, checkpoints, the end. On cancel a checkpoint is written first
  *   summary    may be NULL; the training summary as JSON, freed by moe_text_free
  * Errors: IO, NUMERIC (the loss stays NaN, or a router is dead), CANCELLED, BUSY: another process writes there. One at a time.
  * Since 0.1.
  */
-MOE_API int32_t moe_trainer_run(moe_trainer *trainer, moe_dataset *eval_data, const moe_options *options, moe_event_callback on_event,
-                                void *user, moe_text **summary, moe_error *error);
+MOE_API int32_t moe_trainer_run(moe_trainer *trainer, moe_dataset *eval_data, const moe_options *options,
+                                moe_event_callback on_event, void *user, moe_text **summary, moe_error *error);
 
 /*
  * Frees the handle and sets *trainer to NULL; what was trained stays. Since 0.1.
@@ -773,25 +782,26 @@ typedef int32_t (*moe_token_callback)(const moe_piece *piece, void *user);
 
 /*
  * A session on a model. A bundle's experts and router are in force from the start.
- *   options   may be NULL. Sampling: do_sample, temperature, top_k (most probable tokens), top_p, min_p, repetition_penalty, seed.
- *             Greedy by default; any of temperature, top_k, top_p, min_p implies do_sample, and temperature 0 is greedy. Also
- *             domain: the expert of a bundle with domain gating (default: its fallback)
+ *   options   may be NULL. Sampling: do_sample, temperature, top_k (most probable tokens), top_p, min_p, repetition_penalty,
+ *             seed. Greedy by default; any of temperature, top_k, top_p, min_p implies do_sample, and temperature 0 is greedy.
+ *             Also domain: the expert of a bundle with domain gating (default: its fallback)
  *   cancel    may be NULL; kept, and looked at by every call on the session
  *   out       freed by moe_session_free
  * Any thread. Since 0.1.
  */
-MOE_API int32_t moe_session_create(const moe_model *model, const moe_options *options, moe_cancel_token *cancel, moe_session **out,
-                                   moe_error *error);
+MOE_API int32_t moe_session_create(const moe_model *model, const moe_options *options, moe_cancel_token *cancel,
+                                   moe_session **out, moe_error *error);
 
 /*
- * Replaces the sampling options, and the cancel token (NULL: none), that later calls on the session use. One at a time. Since 0.1.
+ * Replaces the sampling options, and the cancel token (NULL: none), that later calls on the session use. One at a time. Since
+ * 0.1.
  */
 MOE_API int32_t moe_session_set_options(moe_session *session, const moe_options *options, moe_error *error);
 MOE_API int32_t moe_session_set_cancel(moe_session *session, moe_cancel_token *cancel, moe_error *error);
 
 /*
- * Puts an adapter in force (NULL: none), of the same base model, in place of the experts of a bundle. Errors: STATE: the session is
- * not empty (moe_session_truncate(session, 0) empties it). One at a time. Since 0.1.
+ * Puts an adapter in force (NULL: none), of the same base model, in place of the experts of a bundle. Errors: STATE: the session
+ * is not empty (moe_session_truncate(session, 0) empties it). One at a time. Since 0.1.
  */
 MOE_API int32_t moe_session_set_adapter(moe_session *session, const moe_lora *lora, moe_error *error);
 
@@ -802,8 +812,8 @@ MOE_API int32_t moe_session_set_adapter(moe_session *session, const moe_lora *lo
 MOE_API int32_t moe_session_set_mixture(moe_session *session, const moe_model *bundle, moe_error *error);
 
 /*
- * Replaces the router before the experts in force, for example by one in training. Errors: STATE: no experts in force, or as above;
- * INVALID: other sizes. One at a time. Since 0.1.
+ * Replaces the router before the experts in force, for example by one in training. Errors: STATE: no experts in force, or as
+ * above; INVALID: other sizes. One at a time. Since 0.1.
  */
 MOE_API int32_t moe_session_set_router(moe_session *session, const moe_router *router, moe_error *error);
 
@@ -813,19 +823,19 @@ MOE_API int32_t moe_session_set_router(moe_session *session, const moe_router *r
 MOE_API int32_t moe_session_append(moe_session *session, const int32_t *tokens, size_t count, moe_error *error);
 
 /*
- * Reads text. flags: MOE_TEXT_ADD_SPECIAL (for the beginning of a text) and MOE_TEXT_PARSE_SPECIAL. Errors: UNSUPPORTED: no tokenizer;
- * CANCELLED. One at a time. Since 0.1.
+ * Reads text. flags: MOE_TEXT_ADD_SPECIAL (for the beginning of a text) and MOE_TEXT_PARSE_SPECIAL. Errors: UNSUPPORTED: no
+ * tokenizer; CANCELLED. One at a time. Since 0.1.
  */
 MOE_API int32_t moe_session_append_text(moe_session *session, const char *text, size_t length, int32_t flags, moe_error *error);
 
 /*
- * Makes the session hold this conversation, by the model's chat template: what it has in common with what is held is kept, the rest is
- * replaced. So a chat passes all of its messages each time and pays for the new ones. The content of a message never becomes a
- * control token. messages: a JSON array as for moe_chat_render. add_generation_prompt: 1 opens the assistant's turn.
+ * Makes the session hold this conversation, by the model's chat template: what it has in common with what is held is kept, the
+ * rest is replaced. So a chat passes all of its messages each time and pays for the new ones. The content of a message never
+ * becomes a control token. messages: a JSON array as for moe_chat_render. add_generation_prompt: 1 opens the assistant's turn.
  * Errors: as moe_chat_render; CANCELLED: the session is as before. One at a time. Since 0.1.
  */
-MOE_API int32_t moe_session_append_messages(moe_session *session, const char *messages, size_t length, int32_t add_generation_prompt,
-                                            moe_error *error);
+MOE_API int32_t moe_session_append_messages(moe_session *session, const char *messages, size_t length,
+                                            int32_t add_generation_prompt, moe_error *error);
 
 /*
  * Samples one token and reads it. *out is valid until the next call on the session. Errors: STATE: nothing was appended;
@@ -848,11 +858,12 @@ MOE_API int32_t moe_session_logits(const moe_session *session, float *buffer, si
 /*
  * All tokens the session holds, read and sampled. Errors: BUFFER. One at a time. Since 0.1.
  */
-MOE_API int32_t moe_session_tokens(const moe_session *session, int32_t *buffer, size_t capacity, size_t *needed, moe_error *error);
+MOE_API int32_t moe_session_tokens(const moe_session *session, int32_t *buffer, size_t capacity, size_t *needed,
+                                   moe_error *error);
 
 /*
- * Keeps the first `size` tokens and forgets the rest. Errors: INVALID: size is negative or larger than the session. One at a time.
- * Since 0.1.
+ * Keeps the first `size` tokens and forgets the rest. Errors: INVALID: size is negative or larger than the session. One at a
+ * time. Since 0.1.
  */
 MOE_API int32_t moe_session_truncate(moe_session *session, int64_t size, moe_error *error);
 
@@ -878,13 +889,13 @@ typedef struct moe_generation moe_generation;
  * Appends a prompt and samples until the text ends. The session keeps everything, so that the next call goes on from there.
  *   prompt    `prompt_length` bytes of text, or NULL and 0 to go on from what was appended. Its control-token text stays text;
  *             begin-of-text is added when the session is empty
- *   options   may be NULL: max_new_tokens, ignore_eos, stop (texts that end it and are cut off), chat (the session becomes a chat of
- *             the message `system`, if set, and the prompt as the user's), and sampling options, which replace those of the
+ *   options   may be NULL: max_new_tokens, ignore_eos, stop (texts that end it and are cut off), chat (the session becomes a chat
+ *             of the message `system`, if set, and the prompt as the user's), and sampling options, which replace those of the
  *             session for this call when any is set
  *   on_token  may be NULL; called with every piece. A non-zero return ends the generation with what there is
  *   out       may be NULL; freed by moe_generation_free
- * Errors: UNSUPPORTED: no tokenizer (or chat template) and a prompt; CANCELLED: the token of the session was fired. One at a time.
- * Since 0.1.
+ * Errors: UNSUPPORTED: no tokenizer (or chat template) and a prompt; CANCELLED: the token of the session was fired. One at a
+ * time. Since 0.1.
  */
 MOE_API int32_t moe_generate(moe_session *session, const char *prompt, size_t prompt_length, const moe_options *options,
                              moe_token_callback on_token, void *user, moe_generation **out, moe_error *error);
@@ -900,8 +911,8 @@ MOE_API const double *moe_generation_log_probabilities(const moe_generation *gen
 MOE_API const float *moe_generation_routing(const moe_generation *generation, size_t *count);
 
 /*
- * Why it ended: "eos", "stop", "length" or "cancelled" (by on_token). Valid until the generation is freed; NULL for a NULL handle.
- * Any thread. Since 0.1.
+ * Why it ended: "eos", "stop", "length" or "cancelled" (by on_token). Valid until the generation is freed; NULL for a NULL
+ * handle. Any thread. Since 0.1.
  */
 MOE_API const char *moe_generation_finish_reason(const moe_generation *generation);
 
@@ -923,8 +934,8 @@ MOE_API void moe_generation_free(moe_generation **generation);
  * Evaluates one or several models on the same rows.
  *   base      a base model; adapters and bundles of the options are opened on it
  *   options   model_type (list of base, lora, moe, domain, oracle, all), adapter (list of folders or name=folder), moe (bundle
- *             folder), tasks (list of file or domain=file), schema, limit, num_fewshot, scoring, max_length, max_new_tokens, seed,
- *             log_samples, output_dir (evaluation_results.json, and the items with log_samples, are written there)
+ *             folder), tasks (list of file or domain=file), schema, limit, num_fewshot, scoring, max_length, max_new_tokens,
+ *             seed, log_samples, output_dir (evaluation_results.json, and the items with log_samples, are written there)
  *   on_event  may be NULL: MOE_EVENT_ITEM after every item
  *   cancel    may be NULL
  *   results   may be NULL; evaluation_results.json, freed by moe_text_free
@@ -943,20 +954,22 @@ MOE_API int32_t moe_eval_run(const moe_model *base, const moe_options *options, 
  *   out       JSON {"perplexity", "mean_nll", "tokens", "tokens_scored", "window", "stride", "seconds"}; freed by moe_text_free
  * Errors: UNSUPPORTED: no tokenizer; INVALID: fewer than two tokens; CANCELLED. Any thread. Since 0.1.
  */
-MOE_API int32_t moe_perplexity(const moe_model *model, const moe_lora *lora, const char *text, size_t length, const moe_options *options,
-                               moe_cancel_token *cancel, moe_text **out, moe_error *error);
+MOE_API int32_t moe_perplexity(const moe_model *model, const moe_lora *lora, const char *text, size_t length,
+                               const moe_options *options, moe_cancel_token *cancel, moe_text **out, moe_error *error);
 
 /* ======================================================== tools ======================================================== */
 
 /*
- * What a file or folder holds, as JSON {"kind", "path", ...}: a GGUF or safetensors file, a model folder, an adapter folder, a bundle
- * (with the recorded path of its base model) or a checkpoint: tensors (name, dtype, shape, bytes), metadata, configuration,
- * fingerprint where there is one. No weights are loaded. *out is freed by moe_text_free. Errors: IO, FORMAT. Any thread. Since 0.1.
+ * What a file or folder holds, as JSON {"kind", "path", ...}: a GGUF or safetensors file, a model folder, an adapter folder, a
+ * bundle (with the recorded path of its base model) or a checkpoint: tensors (name, dtype, shape, bytes), metadata,
+ * configuration, fingerprint where there is one. No weights are loaded. *out is freed by moe_text_free. Errors: IO, FORMAT. Any
+ * thread. Since 0.1.
  */
 MOE_API int32_t moe_inspect(const char *path, moe_text **out, moe_error *error);
 
 /*
- * The numbers of one forward (and backward) pass on a packed batch, in the code path of training, for comparison with another engine.
+ * The numbers of one forward (and backward) pass on a packed batch, in the code path of training, for comparison with another
+ * engine.
  *   model     base model or bundle, loaded with compute=f32 for the strict mode
  *   lora      an adapter in force, or NULL
  *   options   input (safetensors with tokens, sequence_starts, labels, optionally positions, domains), output (safetensors), what
@@ -976,8 +989,8 @@ MOE_API int32_t moe_dump(const moe_model *model, const moe_lora *lora, const moe
 MOE_API int32_t moe_doctor(const moe_options *options, moe_text **out, moe_error *error);
 
 /*
- * sha256 of a file's content, or of a folder's (names and contents of all files below it), as 64 hexadecimal digits. *out is freed
- * by moe_text_free. Errors: IO. Any thread. Since 0.1.
+ * sha256 of a file's content, or of a folder's (names and contents of all files below it), as 64 hexadecimal digits. *out is
+ * freed by moe_text_free. Errors: IO. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_sha256(const char *path, moe_text **out, moe_error *error);
 

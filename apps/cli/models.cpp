@@ -6,22 +6,10 @@ namespace {
 Model load(const Context &context, const std::string &path, const Options &options) {
   Model model;
   call(moe_model_load, path.c_str(), static_cast<const moe_options *>(options.get()), context.cancel, model.out());
-  context.console.note(path + ": " + describe(model));
   return model;
 }
 
 }  // namespace
-
-std::string describe(const Model &model) {
-  const Json info = Json::parse(text_of(moe_model_info, static_cast<const moe_model *>(model.get())), "model");
-  const double parameters = info.at("parameters").number();
-  std::string text = info.at("family").string() + ", " +
-                     (parameters >= 1e9 ? format("%.2f G", parameters / 1e9) : format("%.1f M", parameters / 1e6)) + " parameters, " +
-                     bytes_text(info.at("weight_bytes").number()) + ", compute " + info.at("compute").string() + ", " +
-                     info.at("backend").string() + ", threads " + info.at("threads").string();
-  const int64_t experts = moe_model_experts(model.get());
-  return experts > 0 ? text + format(", %lld experts", static_cast<long long>(experts)) : text;
-}
 
 Model load_base(const Context &context) { return load(context, required(context.options(), "model"), context.options()); }
 

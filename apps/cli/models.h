@@ -18,7 +18,4 @@ Model load_model(const Context &context);
 // The one adapter of `adapter`, or nothing.
 Lora load_adapter(const Context &context, const Model &model);
 
-// "qwen3, 596 M parameters, 1.11 GiB, 2 threads" of a model.
-std::string describe(const Model &model);
-
 }  // namespace moe::cli

@@ -1,7 +1,6 @@
 // moe-eval tokenize and render: JSON lines in, JSON lines out.
-#include <cstdio>
-#include <fstream>
 #include <iostream>
+#include <sstream>
 
 #include "cli/models.h"
 #include "moe-eval/verbs.h"
@@ -13,12 +12,8 @@ namespace {
 template <class Work>
 void for_each_line(const Context &context, Work work) {
   const std::string path = get(context.options(), "input");
-  std::ifstream file;
-  if (!path.empty()) {
-    read_file(path);  // fails with the system's reason
-    file.open(path, std::ios::binary);
-  }
-  std::istream &in = path.empty() ? std::cin : file;
+  std::istringstream file(path.empty() ? "" : read_file(path));
+  std::istream &in = path.empty() ? std::cin : static_cast<std::istream &>(file);
   std::string line;
   for (long long number = 1; std::getline(in, line); number++) {
     if (moe_cancel_token_fired(context.cancel)) throw Failure(kCancelled, "cancelled");

@@ -43,10 +43,10 @@ int run_build(Context &context) {
   const std::string text = text_of(moe_bundle_build, static_cast<const moe_model *>(base.get()), static_cast<const moe_options *>(options.get()));
   const Json summary = Json::parse(text, "build summary");
   if (context.command.json) return context.console.print(summary.dump(2) + "\n"), kDone;
-  context.console.print("bundle       " + folder + "\n");
   for (const Json &check : summary.at("checks").items()) {
-    context.console.print("check        " + (check.is_string() ? check.string() : check.dump()) + "\n");
+    context.console.print((check.at("good").boolean() ? "good  " : "BAD   ") + check.at("check").string() + ": " + check.at("detail").string() + "\n");
   }
+  context.console.print("bundle " + folder + "\n");
   return kDone;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "moe-train/pipeline_config.h"
 #include "moe-train/pipeline_state.h"
@@ -85,13 +86,19 @@ class Pipeline {
     return true;
   }
 
+  // A run that was interrupted goes on. Checkpoints of another one are removed before the new material is recorded.
+  void resume_or_clear(const Options &options, const std::string &stage, const Json &material) const {
+    const bool resume = state_.begun(stage, material);
+    set(options, "resume", resume ? "true" : "false");
+    if (!resume) std::filesystem::remove_all(get(options, "output_dir") + "/checkpoints");
+  }
+
   const Model &base() {
     if (base_) return base_;
     const Options options = config_.adapter(config_.domains()[0]);
     const std::string path = get(options, "model");
     call(moe_model_load, path.c_str(), static_cast<const moe_options *>(options.get()), context_.cancel, base_.out());
-    context_.console.note(path + ": " + describe(base_));
-    return base_;
+      return base_;
   }
 
   std::string fingerprint() { return moe_model_weights_fingerprint(base().get()); }
@@ -108,7 +115,7 @@ class Pipeline {
     const Json made_from = material(options, "lora", std::move(inputs));
     if (skip(stage, made_from, result)) return;
     make_folder(folder);
-    set(options, "resume", state_.begun(stage, made_from) ? "true" : "false");
+    resume_or_clear(options, stage, made_from);
     state_.begin(stage, made_from, later_stages(true));
     tell(stage, train_adapter(context_, options, base()));
     state_.finish(stage, result);
@@ -144,10 +151,11 @@ class Pipeline {
     inputs.set("bundle", state_.result_sha256("build")).set("start", state_.router_sha256());
     const Json made_from = material(options, "router", std::move(inputs));
     if (skip("router", made_from, router_file())) return;
-    set(options, "resume", state_.begun("router", made_from) ? "true" : "false");
+    resume_or_clear(options, "router", made_from);
     if (router_hash() != state_.router_sha256()) {  // trained before: begin from the router of the build again
       const Options again = config_.build();
       make_bundle(again, build_material(again));
+      outcome_.set("build", "made");
     }
     state_.begin("router", made_from, {"evaluate"});
     const Model bundle = open_bundle(options);

@@ -13,6 +13,7 @@ int32_t StepProgress::on_event(const moe_event *event, void *user) {
 
 void StepProgress::tell(const moe_event &event) {
   const auto done = static_cast<long long>(event.done);
+  saved_ = event.kind == MOE_EVENT_CHECKPOINT;
   switch (event.kind) {
     case MOE_EVENT_STEP: return step(event);
     case MOE_EVENT_EVALUATION: return console_.note(format("step %lld: eval loss %.4f", done, event.value));

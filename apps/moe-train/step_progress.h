@@ -10,6 +10,7 @@ class StepProgress {
 
   // The moe_event_callback; `user` is the StepProgress.
   static int32_t on_event(const moe_event *event, void *user);
+  bool saved() const { return saved_; }  // the last event was a checkpoint
 
  private:
   void tell(const moe_event &event);
@@ -18,6 +19,7 @@ class StepProgress {
   Console &console_;
   int64_t logging_steps_;
   int64_t steps_ = 0;  // seen by this run
+  bool saved_ = false;
   double started_;
 };
 

@@ -34,10 +34,15 @@ Dataset open(const Context &context, const Options &options, const Model &model)
 
 Json run(const Context &context, const Options &options, const Trainer &trainer, const TrainingData &data) {
   StepProgress progress(context.console, integer(options, "logging_steps"));
-  const std::string summary = text_of(moe_trainer_run, trainer.get(), data.held_out.get(), static_cast<const moe_options *>(options.get()),
-                                      &StepProgress::on_event, static_cast<void *>(&progress));
+  Text summary;
+  moe_error error = MOE_ERROR_INIT;
+  const int32_t status = moe_trainer_run(trainer.get(), data.held_out.get(), options.get(), &StepProgress::on_event, &progress, summary.out(), &error);
   context.console.end_progress();
-  return Json::parse(summary, "summary");
+  if (status == MOE_ERR_CANCELLED && progress.saved()) {
+    throw Failure(kCancelled, "cancelled; " + std::string(context.command.verb == "pipeline" ? "the same command" : "--resume") + " goes on from the checkpoint");
+  }
+  check(status, error);
+  return Json::parse(view(summary), "summary");
 }
 
 // Options that leave the result of a run as it is.

@@ -8,7 +8,8 @@ namespace moe::api {
 namespace {
 
 bool is_empty(const Json &value) {
-  return value.is_null() || (value.is_bool() && !value.boolean()) || ((value.is_array() || value.is_object()) && value.size() == 0);
+  return value.is_null() || (value.is_bool() && !value.boolean()) ||
+         ((value.is_array() || value.is_object()) && value.size() == 0);
 }
 
 ChatMessage parse_message(const Json &json) {
@@ -18,7 +19,8 @@ ChatMessage parse_message(const Json &json) {
       fail(Code::unsupported, "messages: key '", key, "' is not supported; expected role and content");
     }
   }
-  if (json.at("content", "messages").is_array()) fail(Code::unsupported, "messages: 'content' must be a text, found a list of parts");
+  if (json.at("content", "messages").is_array())
+    fail(Code::unsupported, "messages: 'content' must be a text, found a list of parts");
   return {json.string_at("role", "messages"), json.string_at("content", "messages")};
 }
 
@@ -82,8 +84,8 @@ std::unique_ptr<ChatRenderer> chat_of(const BaseModel &model) {
 
 using namespace moe::api;
 
-extern "C" int32_t moe_chat_render(const moe_model *model, const char *request, size_t length, const moe_options *options, moe_text **out,
-                                   moe_error *error) {
+extern "C" int32_t moe_chat_render(const moe_model *model, const char *request, size_t length, const moe_options *options,
+                                   moe_text **out, moe_error *error) {
   return fence(error, [&] {
     required_out(out, "out");
     const ChatRequest chat = parse_chat_request(content(request, length, "request"));

@@ -71,7 +71,8 @@ using namespace moe::api;
 
 extern "C" {
 
-int32_t moe_dataset_open(const moe_model *model, const moe_options *options, moe_cancel_token *cancel, moe_dataset **out, moe_error *error) {
+int32_t moe_dataset_open(const moe_model *model, const moe_options *options, moe_cancel_token *cancel, moe_dataset **out,
+                         moe_error *error) {
   return fence(error, [&] {
     required_out(out, "out");
     const auto core = core_of(model, "moe_model");

@@ -125,7 +125,8 @@ Json run_json(const BaseModel &base, const Options &options) {
                        {"options", options.resolved("run")}});
 }
 
-bool tell(moe_event_callback on_event, void *user, const std::string &model, const std::string &domain, int64_t done, int64_t total) {
+bool tell(moe_event_callback on_event, void *user, const std::string &model, const std::string &domain, int64_t done,
+          int64_t total) {
   if (!on_event) return true;
   moe_event event{};
   event.struct_size = sizeof event;
@@ -159,10 +160,12 @@ EvalOutcome run(const ModelCore &model, const Options &options, moe_event_callba
   return outcome;
 }
 
-Json perplexity_json(const ModelCore &model, const LoraCore *lora, std::string_view text, const Options &options, const Cancel *cancel) {
+Json perplexity_json(const ModelCore &model, const LoraCore *lora, std::string_view text, const Options &options,
+                     const Cancel *cancel) {
   Overlay overlay;
   if (lora) overlay.adapter = lora->adapter.get();
-  else if (model.mixture && !model.mixture->router) fail(Code::state, "moe_perplexity: a bundle with domain gating needs the adapter of a domain");
+  else if (model.mixture && !model.mixture->router)
+    fail(Code::state, "moe_perplexity: a bundle with domain gating needs the adapter of a domain");
   else overlay.mixture = model.mixture.get();
   const auto start = std::chrono::steady_clock::now();
   const std::vector<int32_t> tokens = model.base->require_tokenizer().encode(text);
@@ -185,8 +188,8 @@ using namespace moe::api;
 
 extern "C" {
 
-int32_t moe_eval_run(const moe_model *base, const moe_options *options, moe_event_callback on_event, void *user, moe_cancel_token *cancel,
-                     moe_text **results, moe_text **table, moe_error *error) {
+int32_t moe_eval_run(const moe_model *base, const moe_options *options, moe_event_callback on_event, void *user,
+                     moe_cancel_token *cancel, moe_text **results, moe_text **table, moe_error *error) {
   return fence(error, [&] {
     if (results) *results = nullptr;
     if (table) *table = nullptr;

@@ -45,7 +45,8 @@ int32_t report_error(moe_error *error, int32_t code, std::string_view message) n
     const size_t bytes = utf8_length(message.substr(length));
     const size_t step = bytes ? bytes : 1;
     if (length + step >= sizeof error->message) break;
-    const bool plain = bytes > 1 || (bytes == 1 && static_cast<unsigned char>(message[length]) >= 0x20 && message[length] != 0x7f);
+    const bool plain =
+        bytes > 1 || (bytes == 1 && static_cast<unsigned char>(message[length]) >= 0x20 && message[length] != 0x7f);
     if (plain) std::memcpy(error->message + length, message.data() + length, step);
     else error->message[length] = bytes ? ' ' : '?';
     length += step;

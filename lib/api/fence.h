@@ -1,5 +1,5 @@
-// The one way out of the library: every function of moe.h that can fail runs its body in fence(), which turns what is thrown into a
-// code and a message. Nothing else in lib/api catches.
+// The one way out of the library: every function of moe.h that can fail runs its body in fence(), which turns what is thrown into
+// a code and a message. Nothing else in lib/api catches.
 #pragma once
 #include <moe.h>
 

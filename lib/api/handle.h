@@ -1,6 +1,6 @@
-// Handles: what stands behind the opaque pointers of moe.h. A handle is a mark of its type, the process that made it, and a shared
-// pointer to what it means (its core), so that parents and children may be freed in any order, also while a call on another thread
-// still works with the core.
+// Handles: what stands behind the opaque pointers of moe.h. A handle is a mark of its type, the process that made it, and a
+// shared pointer to what it means (its core), so that parents and children may be freed in any order, also while a call on
+// another thread still works with the core.
 #pragma once
 #include <unistd.h>
 

@@ -46,19 +46,19 @@ struct DatasetCore {
   std::shared_ptr<const BaseModel> base;  // its tokenizer
   std::shared_ptr<Dataset> data;
   std::atomic<int64_t> size{0};
-  std::atomic<bool> in_training{false};   // a trainer draws from it
+  std::atomic<bool> in_training{false};  // a trainer draws from it
   Use use;
 };
 
 struct TrainerCore {
   std::shared_ptr<const BaseModel> base;
-  std::shared_ptr<LoraCore> lora;          // one of lora and router
+  std::shared_ptr<LoraCore> lora;  // one of lora and router
   std::shared_ptr<RouterCore> router;
-  std::shared_ptr<Mixture> mixture;        // with a router: the bundle's experts and this router
+  std::shared_ptr<Mixture> mixture;  // with a router: the bundle's experts and this router
   std::string bundle_path;
-  std::shared_ptr<DatasetCore> data;       // may be nullptr
+  std::shared_ptr<DatasetCore> data;  // may be nullptr
   std::unique_ptr<Trainer> trainer;
-  std::shared_ptr<CancelCore> cancel;      // may be nullptr
+  std::shared_ptr<CancelCore> cancel;  // may be nullptr
   std::atomic<int64_t> steps_done{0};
   Use use;
 
@@ -70,11 +70,11 @@ struct TrainerCore {
 struct SessionCore {
   std::unique_ptr<Session> session;
   SamplerOptions sampler;
-  std::shared_ptr<CancelCore> cancel;      // may be nullptr
-  std::shared_ptr<LoraCore> lora;          // what is in force, to notice training at the same time
+  std::shared_ptr<CancelCore> cancel;  // may be nullptr
+  std::shared_ptr<LoraCore> lora;      // what is in force, to notice training at the same time
   std::shared_ptr<RouterCore> router;
   std::shared_ptr<Mixture> mixture;
-  Piece piece;                             // the last one given out by next
+  Piece piece;  // the last one given out by next
   Use use;
 };
 
@@ -93,7 +93,7 @@ TrainOptions train_options(const Options &options);
 SamplerOptions sampler_options(const Options &options);
 bool sets_sampler(const Options &options);
 RouterConfig router_settings(const Options &options, RouterConfig otherwise);  // top_k, form, temperature where set
-std::unique_ptr<ChatRenderer> chat_of(const BaseModel &model);                // nullptr when it has no (known) template
+std::unique_ptr<ChatRenderer> chat_of(const BaseModel &model);                 // nullptr when it has no (known) template
 
 moe_text *new_text(std::string text);
 moe_text *new_json(const Json &json);

@@ -54,7 +54,8 @@ int32_t moe_lora_create(const moe_model *model, const moe_options *options, moe_
     const auto core = core_of(model, "moe_model");
     const OptionsOf values(options);
     const auto seed = static_cast<uint64_t>(values->integer("seed"));
-    *out = make_handle<moe_lora>(lora_core(core->base, moe::Adapter::create(*core->base, lora_config(*values, *core->base), seed)));
+    *out =
+        make_handle<moe_lora>(lora_core(core->base, moe::Adapter::create(*core->base, lora_config(*values, *core->base), seed)));
   });
 }
 

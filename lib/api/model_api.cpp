@@ -38,8 +38,8 @@ std::shared_ptr<ModelCore> load(const std::string &path, const Options &options,
   const std::string base_path = options.text("model");
   if (base_path.empty()) {
     const BundleConfig config = read_bundle_config(path);
-    fail(Code::invalid, path, ": a bundle needs its base model as the option base_model (built on ", config.base_model, ", last seen at ",
-         config.base_model_path, ")");
+    fail(Code::invalid, path, ": a bundle needs its base model as the option base_model (built on ", config.base_model,
+         ", last seen at ", config.base_model_path, ")");
   }
   if (is_bundle(base_path)) fail(Code::invalid, "base_model: ", base_path, " is a bundle; expected a base model");
   return bundle_core(BaseModel::load(base_path, model_options(options), cancel), path, options.flag("strict_base"));
@@ -65,7 +65,9 @@ Json bundle_json(const ModelCore &core) {
   Json json = Json::object({{"path", core.bundle_path}, {"domains", std::move(domains)}, {"gating", core.bundle.gating}});
   if (core.mixture->router) {
     const RouterConfig &router = core.mixture->router->config();
-    json.set("top_k", router.top_k).set("form", gate_form_name(router.form)).set("temperature", static_cast<double>(router.temperature));
+    json.set("top_k", router.top_k)
+        .set("form", gate_form_name(router.form))
+        .set("temperature", static_cast<double>(router.temperature));
     json.set("ffn_routers", router.ffn).set("attention_routers", router.attention);
   } else {
     json.set("fallback_domain", core.bundle.fallback_domain.empty() ? "base" : core.bundle.fallback_domain);
@@ -115,7 +117,8 @@ using namespace moe::api;
 
 extern "C" {
 
-int32_t moe_model_load(const char *path, const moe_options *options, moe_cancel_token *cancel, moe_model **out, moe_error *error) {
+int32_t moe_model_load(const char *path, const moe_options *options, moe_cancel_token *cancel, moe_model **out,
+                       moe_error *error) {
   return fence(error, [&] {
     required_out(out, "out");
     const auto token = cancel_core(cancel);
@@ -123,11 +126,13 @@ int32_t moe_model_load(const char *path, const moe_options *options, moe_cancel_
   });
 }
 
-int32_t moe_model_open_bundle(const moe_model *base, const char *folder, const moe_options *options, moe_model **out, moe_error *error) {
+int32_t moe_model_open_bundle(const moe_model *base, const char *folder, const moe_options *options, moe_model **out,
+                              moe_error *error) {
   return fence(error, [&] {
     required_out(out, "out");
     const auto core = core_of(base, "moe_model");
-    *out = make_handle<moe_model>(bundle_core(core->base, required_text(folder, "folder"), OptionsOf(options)->flag("strict_base")));
+    *out =
+        make_handle<moe_model>(bundle_core(core->base, required_text(folder, "folder"), OptionsOf(options)->flag("strict_base")));
   });
 }
 
@@ -193,8 +198,8 @@ const char *moe_model_weights_fingerprint(const moe_model *model) {
 
 void moe_model_free(moe_model **model) { free_handle(model); }
 
-int32_t moe_model_tokenize(const moe_model *model, const char *text, size_t length, int32_t flags, int32_t *buffer, size_t capacity,
-                           size_t *needed, moe_error *error) {
+int32_t moe_model_tokenize(const moe_model *model, const char *text, size_t length, int32_t flags, int32_t *buffer,
+                           size_t capacity, size_t *needed, moe_error *error) {
   return fence(error, [&] {
     if (needed) *needed = 0;
     const auto core = core_of(model, "moe_model");
@@ -204,13 +209,14 @@ int32_t moe_model_tokenize(const moe_model *model, const char *text, size_t leng
   });
 }
 
-int32_t moe_model_detokenize(const moe_model *model, const int32_t *tokens, size_t count, int32_t flags, char *buffer, size_t capacity,
-                             size_t *needed, moe_error *error) {
+int32_t moe_model_detokenize(const moe_model *model, const int32_t *tokens, size_t count, int32_t flags, char *buffer,
+                             size_t capacity, size_t *needed, moe_error *error) {
   return fence(error, [&] {
     if (needed) *needed = 0;
     const auto core = core_of(model, "moe_model");
     const std::span<const int32_t> ids = array(tokens, count, "tokens");
-    const std::string text = core->base->require_tokenizer().decode({ids.begin(), ids.end()}, (flags & MOE_TEXT_SKIP_SPECIAL) != 0);
+    const std::string text =
+        core->base->require_tokenizer().decode({ids.begin(), ids.end()}, (flags & MOE_TEXT_SKIP_SPECIAL) != 0);
     copy_out(std::span<const char>(text), buffer, capacity, needed);
   });
 }

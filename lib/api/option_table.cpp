@@ -96,7 +96,8 @@ bool in_range(const OptionRow &row, double value) { return value >= row.low && v
 
 std::string checked_integer(const OptionRow &row, std::string_view value) {
   int64_t number = 0;
-  if (!parse_number(value, number) || !in_range(row, static_cast<double>(number))) refuse(row, "an integer, " + range_text(row), value);
+  if (!parse_number(value, number) || !in_range(row, static_cast<double>(number)))
+    refuse(row, "an integer, " + range_text(row), value);
   return std::to_string(number);
 }
 
@@ -125,7 +126,8 @@ std::string checked_bytes(const OptionRow &row, std::string_view value) {
     }
   }
   double number = 0;
-  if (!parse_number(digits, number) || !in_range(row, number * factor)) refuse(row, "bytes such as 8G, " + range_text(row), value);
+  if (!parse_number(digits, number) || !in_range(row, number * factor))
+    refuse(row, "bytes such as 8G, " + range_text(row), value);
   return std::to_string(static_cast<int64_t>(number * factor));
 }
 
@@ -176,7 +178,8 @@ const OptionRow *find_option(std::string_view key) {
 const OptionRow &require_option(std::string_view key) {
   if (const OptionRow *row = find_option(key)) return *row;
   const std::string nearest = nearest_name(normalized(key));
-  fail(Code::invalid, "option '", key.substr(0, 100), "' does not exist", nearest.empty() ? "" : "; did you mean '" + nearest + "'?");
+  fail(Code::invalid, "option '", key.substr(0, 100), "' does not exist",
+       nearest.empty() ? "" : "; did you mean '" + nearest + "'?");
 }
 
 void check_verb(std::string_view verb) {

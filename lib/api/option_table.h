@@ -16,14 +16,14 @@ enum class OptionType : uint8_t { integer, number, boolean, bytes, string, choic
 
 struct OptionRow {
   const char *key;
-  const char *aliases;         // ", " between them: habits from other programs
+  const char *aliases;  // ", " between them: habits from other programs
   OptionType type;
   bool is_list;
-  const char *default_value;   // "" = none
-  double low, high;            // of numbers, both included
-  const char *choices;         // '|' between them
+  const char *default_value;  // "" = none
+  double low, high;           // of numbers, both included
+  const char *choices;        // '|' between them
   const char *help;
-  const char *verbs;           // ' ' between them
+  const char *verbs;  // ' ' between them
 };
 
 std::span<const OptionRow> option_rows();

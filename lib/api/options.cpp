@@ -73,7 +73,9 @@ void Options::load_json(const Json &object) {
   for (const auto &[key, value] : object.members()) {
     const OptionRow &row = require_option(key);
     if (value.is_null()) values.erase(row.key);
-    else values[row.key] = checked_values(row, row.is_list ? json_elements(row, value) : std::vector<std::string>{scalar_text(row, value)});
+    else
+      values[row.key] =
+          checked_values(row, row.is_list ? json_elements(row, value) : std::vector<std::string>{scalar_text(row, value)});
   }
   values_ = std::move(values);
 }
@@ -202,6 +204,7 @@ const Options &default_options() {
 }  // namespace
 
 OptionsOf::OptionsOf(const moe_options *handle)
-    : core_(core_or_null(handle)), reading_(core_ ? &core_->use : nullptr, "moe_options"), options_(core_ ? core_->options : default_options()) {}
+    : core_(core_or_null(handle)), reading_(core_ ? &core_->use : nullptr, "moe_options"),
+      options_(core_ ? core_->options : default_options()) {}
 
 }  // namespace moe::api

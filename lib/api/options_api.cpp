@@ -40,11 +40,13 @@ int32_t moe_options_create(moe_options **out, moe_error *error) {
 }
 
 int32_t moe_options_set(moe_options *options, const char *key, const char *value, moe_error *error) {
-  return change_options(options, error, [&](Options &values) { values.set(required_text(key, "key"), required_text(value, "value")); });
+  return change_options(options, error,
+                        [&](Options &values) { values.set(required_text(key, "key"), required_text(value, "value")); });
 }
 
 int32_t moe_options_append(moe_options *options, const char *key, const char *value, size_t length, moe_error *error) {
-  return change_options(options, error, [&](Options &values) { values.append(required_text(key, "key"), content(value, length, "value")); });
+  return change_options(options, error,
+                        [&](Options &values) { values.append(required_text(key, "key"), content(value, length, "value")); });
 }
 
 int32_t moe_options_load_json(moe_options *options, const char *json, size_t length, moe_error *error) {
@@ -85,7 +87,10 @@ int32_t moe_options_check(const moe_options *options, const char *verb, moe_erro
 int32_t moe_options_set_log(moe_options *options, moe_log_callback log, void *user, moe_error *error) {
   return change_options(options, error, [&](Options &values) {
     if (!log) values.log = nullptr;
-    else values.log = [log, user](moe::LogLevel level, const std::string &line) { log(static_cast<int32_t>(level), line.c_str(), user); };
+    else
+      values.log = [log, user](moe::LogLevel level, const std::string &line) {
+        log(static_cast<int32_t>(level), line.c_str(), user);
+      };
   });
 }
 

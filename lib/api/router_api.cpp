@@ -41,12 +41,13 @@ DType hidden_type(int32_t dtype) {
   }
 }
 
-void route(const moe_router *handle, RouterKind kind, int32_t layer, const void *hidden, int32_t dtype, int64_t rows, int64_t stride,
-           int32_t *ids, float *weights) {
+void route(const moe_router *handle, RouterKind kind, int32_t layer, const void *hidden, int32_t dtype, int64_t rows,
+           int64_t stride, int32_t *ids, float *weights) {
   RouterCore &core = *core_of(handle, "moe_router");
   const Reading reading(&core.use, "moe_router");
   const RouterConfig &config = core.router->config();
-  if (!core.router->has(kind)) fail(Code::state, "moe_router: it has no ", kind == RouterKind::ffn ? "feed-forward" : "attention", " routers");
+  if (!core.router->has(kind))
+    fail(Code::state, "moe_router: it has no ", kind == RouterKind::ffn ? "feed-forward" : "attention", " routers");
   if (layer < 0 || layer >= config.layers) fail(Code::invalid, "layer: expected 0 to ", config.layers - 1, ", found ", layer);
   if (rows < 0) fail(Code::invalid, "rows: expected 0 or more, found ", rows);
   if (rows > 0 && (!hidden || !ids || !weights)) fail(Code::invalid, "hidden, ids, weights: NULL with ", rows, " rows");
@@ -67,7 +68,8 @@ int32_t moe_router_create(const moe_model *bundle, const moe_options *options, m
   return fence(error, [&] {
     required_out(out, "out");
     const auto core = core_of(bundle, "moe_model");
-    if (!core->mixture || !core->mixture->router) moe::fail(moe::Code::state, "moe_router_create: the model is no bundle with token routing");
+    if (!core->mixture || !core->mixture->router)
+      moe::fail(moe::Code::state, "moe_router_create: the model is no bundle with token routing");
     const OptionsOf values(options);
     const moe::RouterConfig config = router_settings(*values, core->mixture->router->config());
     *out = make_handle<moe_router>(router_core(moe::Router::create(config, static_cast<uint64_t>(values->integer("seed")))));
@@ -109,14 +111,15 @@ int64_t moe_router_hidden_size(const moe_router *router) {
   return core ? core->router->config().hidden : 0;
 }
 
-int32_t moe_router_route(const moe_router *router, int32_t layer, const void *hidden, int32_t dtype, int64_t rows, int64_t row_stride_bytes,
-                         int32_t *ids, float *weights, moe_error *error) {
+int32_t moe_router_route(const moe_router *router, int32_t layer, const void *hidden, int32_t dtype, int64_t rows,
+                         int64_t row_stride_bytes, int32_t *ids, float *weights, moe_error *error) {
   return fence(error, [&] { route(router, moe::RouterKind::ffn, layer, hidden, dtype, rows, row_stride_bytes, ids, weights); });
 }
 
 int32_t moe_router_route_attention(const moe_router *router, int32_t layer, const void *hidden, int32_t dtype, int64_t rows,
                                    int64_t row_stride_bytes, int32_t *ids, float *weights, moe_error *error) {
-  return fence(error, [&] { route(router, moe::RouterKind::attention, layer, hidden, dtype, rows, row_stride_bytes, ids, weights); });
+  return fence(error,
+               [&] { route(router, moe::RouterKind::attention, layer, hidden, dtype, rows, row_stride_bytes, ids, weights); });
 }
 
 void moe_router_free(moe_router **router) { free_handle(router); }

@@ -29,7 +29,8 @@ bool tell(const RunEvent &run_event, const Trainer &trainer, moe_event_callback 
   return on_event(&event, user) == 0;
 }
 
-Json run(TrainerCore &core, const std::shared_ptr<DatasetCore> &eval_data, const Options &options, moe_event_callback on_event, void *user) {
+Json run(TrainerCore &core, const std::shared_ptr<DatasetCore> &eval_data, const Options &options, moe_event_callback on_event,
+         void *user) {
   if (!core.data) fail(Code::state, "moe_trainer_run: the trainer has no data set");
   if (eval_data == core.data) fail(Code::invalid, "eval_data: expected another data set than the one trained on");
   const bool router = core.trainer->trains_router();
@@ -47,8 +48,8 @@ Json run(TrainerCore &core, const std::shared_ptr<DatasetCore> &eval_data, const
     core.steps_done = core.trainer->steps_done();
     return !on_event || tell(event, *core.trainer, on_event, user);
   };
-  return run_training(*core.trainer, *core.base, core.lora ? core.lora->adapter.get() : nullptr, core.mixture.get(), run, callback,
-                      cancel_of(core.cancel));
+  return run_training(*core.trainer, *core.base, core.lora ? core.lora->adapter.get() : nullptr, core.mixture.get(), run,
+                      callback, cancel_of(core.cancel));
 }
 
 }  // namespace
@@ -56,8 +57,8 @@ Json run(TrainerCore &core, const std::shared_ptr<DatasetCore> &eval_data, const
 
 using namespace moe::api;
 
-extern "C" int32_t moe_trainer_run(moe_trainer *trainer, moe_dataset *eval_data, const moe_options *options, moe_event_callback on_event,
-                                   void *user, moe_text **summary, moe_error *error) {
+extern "C" int32_t moe_trainer_run(moe_trainer *trainer, moe_dataset *eval_data, const moe_options *options,
+                                   moe_event_callback on_event, void *user, moe_text **summary, moe_error *error) {
   return fence(error, [&] {
     if (summary) *summary = nullptr;
     const auto core = core_of(trainer, "moe_trainer");

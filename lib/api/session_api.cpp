@@ -83,7 +83,8 @@ void set_router(SessionCore &core, const std::shared_ptr<RouterCore> &router) {
 }
 
 void check_base(const SessionCore &core, const BaseModel &base, const char *what) {
-  if (&core.session->model() != &base) fail(Code::invalid, what, ": expected one on the base model of the session, found one on ", base.path());
+  if (&core.session->model() != &base)
+    fail(Code::invalid, what, ": expected one on the base model of the session, found one on ", base.path());
 }
 
 std::shared_ptr<SessionCore> new_session(const ModelCore &model, const Options &options, moe_cancel_token *cancel) {
@@ -189,7 +190,8 @@ using namespace moe::api;
 
 extern "C" {
 
-int32_t moe_session_create(const moe_model *model, const moe_options *options, moe_cancel_token *cancel, moe_session **out, moe_error *error) {
+int32_t moe_session_create(const moe_model *model, const moe_options *options, moe_cancel_token *cancel, moe_session **out,
+                           moe_error *error) {
   return fence(error, [&] {
     required_out(out, "out");
     *out = make_handle<moe_session>(new_session(*core_of(model, "moe_model"), *OptionsOf(options), cancel));
@@ -243,8 +245,8 @@ int32_t moe_session_append(moe_session *session, const int32_t *tokens, size_t c
 
 int32_t moe_session_append_text(moe_session *session, const char *text, size_t length, int32_t flags, moe_error *error) {
   return with_session(session, error, [&](SessionCore &core) {
-    core.session->append_text(content(text, length, "text"), (flags & MOE_TEXT_ADD_SPECIAL) != 0, (flags & MOE_TEXT_PARSE_SPECIAL) != 0,
-                              cancel_of(core.cancel));
+    core.session->append_text(content(text, length, "text"), (flags & MOE_TEXT_ADD_SPECIAL) != 0,
+                              (flags & MOE_TEXT_PARSE_SPECIAL) != 0, cancel_of(core.cancel));
   });
 }
 
@@ -252,7 +254,8 @@ int32_t moe_session_append_messages(moe_session *session, const char *messages, 
                                     moe_error *error) {
   return with_session(session, error, [&](SessionCore &core) {
     const ChatRequest request = parse_chat_request(content(messages, length, "messages"));
-    core.session->append_messages(request.messages, add_generation_prompt != 0 || request.add_generation_prompt, cancel_of(core.cancel));
+    core.session->append_messages(request.messages, add_generation_prompt != 0 || request.add_generation_prompt,
+                                  cancel_of(core.cancel));
   });
 }
 
@@ -306,8 +309,8 @@ uint64_t moe_session_bytes(const moe_session *session) {
 
 void moe_session_free(moe_session **session) { free_handle(session); }
 
-int32_t moe_generate(moe_session *session, const char *prompt, size_t prompt_length, const moe_options *options, moe_token_callback on_token,
-                     void *user, moe_generation **out, moe_error *error) {
+int32_t moe_generate(moe_session *session, const char *prompt, size_t prompt_length, const moe_options *options,
+                     moe_token_callback on_token, void *user, moe_generation **out, moe_error *error) {
   if (out) *out = nullptr;
   return with_session(session, error, [&](SessionCore &core) {
     const std::string_view text = content(prompt, prompt_length, "prompt");

@@ -144,7 +144,8 @@ int32_t moe_inspect(const char *path, moe_text **out, moe_error *error) {
   });
 }
 
-int32_t moe_dump(const moe_model *model, const moe_lora *lora, const moe_options *options, moe_cancel_token *cancel, moe_error *error) {
+int32_t moe_dump(const moe_model *model, const moe_lora *lora, const moe_options *options, moe_cancel_token *cancel,
+                 moe_error *error) {
   return fence(error, [&] {
     const auto core = core_of(model, "moe_model");
     const auto adapter = lora ? core_of(lora, "moe_lora") : nullptr;

@@ -90,7 +90,8 @@ std::shared_ptr<TrainerCore> lora_trainer(const std::shared_ptr<LoraCore> &lora,
 
 std::shared_ptr<TrainerCore> router_trainer(const ModelCore &bundle, const std::shared_ptr<RouterCore> &router, moe_dataset *data,
                                             const Options &options, moe_cancel_token *cancel) {
-  if (!bundle.mixture || !bundle.mixture->router) fail(Code::state, "moe_trainer_create_router: the model is no bundle with token routing");
+  if (!bundle.mixture || !bundle.mixture->router)
+    fail(Code::state, "moe_trainer_create_router: the model is no bundle with token routing");
   check_router_fits(*router->router, *bundle.mixture->router);
   auto core = trainer_core(data, cancel);
   core->base = bundle.base;
@@ -115,31 +116,36 @@ std::vector<int32_t> checked_array(const int32_t *values, int64_t count, const c
 PackedBatch packed_batch(const moe_batch &batch, const TrainerCore &core) {
   const int64_t tokens = batch.n_tokens, sequences = batch.n_sequences, vocabulary = core.base->config().vocabulary;
   if (tokens < 1 || tokens > INT32_MAX) fail(Code::invalid, "batch: n_tokens: expected 1 to ", INT32_MAX, ", found ", tokens);
-  if (sequences < 1 || sequences > tokens) fail(Code::invalid, "batch: n_sequences: expected 1 to ", tokens, ", found ", sequences);
+  if (sequences < 1 || sequences > tokens)
+    fail(Code::invalid, "batch: n_sequences: expected 1 to ", tokens, ", found ", sequences);
   const auto is_token = [&](int32_t id) { return id >= 0 && id < vocabulary; };
   const int64_t entries = core.mixture ? static_cast<int64_t>(core.mixture->experts.size()) + 1 : INT32_MAX;
   PackedBatch packed;
   packed.tokens = checked_array(batch.tokens, tokens, "tokens", is_token);
   packed.labels = checked_array(batch.labels, tokens, "labels", [&](int32_t id) { return id == kNoLabel || is_token(id); });
-  packed.starts = checked_array(batch.sequence_starts, sequences + 1, "sequence_starts", [&](int32_t t) { return t >= 0 && t <= tokens; });
+  packed.starts =
+      checked_array(batch.sequence_starts, sequences + 1, "sequence_starts", [&](int32_t t) { return t >= 0 && t <= tokens; });
   for (int64_t s = 0; s < sequences; s++) {
     const int32_t begin = packed.starts[static_cast<size_t>(s)], end = packed.starts[static_cast<size_t>(s + 1)];
     if (end <= begin || (s == 0 && begin != 0) || (s + 1 == sequences && end != tokens)) {
-      fail(Code::invalid, "batch: sequence_starts: expected 0 to ", tokens, " and rising, found ", begin, ", ", end, " at sequence ", s);
+      fail(Code::invalid, "batch: sequence_starts: expected 0 to ", tokens, " and rising, found ", begin, ", ", end,
+           " at sequence ", s);
     }
     for (int32_t position = 0; position < end - begin; position++) packed.positions.push_back(position);
   }
   if (batch.positions && !std::equal(packed.positions.begin(), packed.positions.end(), batch.positions)) {
     fail(Code::invalid, "batch: positions: expected a restart at 0 in every sequence");
   }
-  if (batch.domains) packed.domains = checked_array(batch.domains, sequences, "domains", [&](int32_t d) { return d >= -1 && d < entries; });
+  if (batch.domains)
+    packed.domains = checked_array(batch.domains, sequences, "domains", [&](int32_t d) { return d >= -1 && d < entries; });
   return packed;
 }
 
 void train_step(moe_trainer *trainer, bool router, const moe_batch *batch, moe_step *out) {
   const auto core = core_of(trainer, "moe_trainer");
   if (core->trainer->trains_router() != router) {
-    fail(Code::state, "the trainer trains ", router ? "an adapter: use moe_lora_train_step" : "a router: use moe_router_train_step");
+    fail(Code::state, "the trainer trains ",
+         router ? "an adapter: use moe_lora_train_step" : "a router: use moe_router_train_step");
   }
   if (out) check_struct(out, "out");
   if (batch) check_struct(batch, "batch");
@@ -188,9 +194,11 @@ std::vector<double> usage(const TrainerCore &core) {
 
 void check_router_fits(const Router &router, const Router &other) {
   const RouterConfig &a = router.config(), &b = other.config();
-  if (a.layers == b.layers && a.hidden == b.hidden && a.experts == b.experts && a.ffn == b.ffn && a.attention == b.attention) return;
-  fail(Code::invalid, "moe_router: expected ", b.layers, " layers, hidden size ", b.hidden, " and ", b.experts, " experts, found ", a.layers, ", ",
-       a.hidden, " and ", a.experts, a.ffn != b.ffn || a.attention != b.attention ? ", with routers in other places" : "");
+  if (a.layers == b.layers && a.hidden == b.hidden && a.experts == b.experts && a.ffn == b.ffn && a.attention == b.attention)
+    return;
+  fail(Code::invalid, "moe_router: expected ", b.layers, " layers, hidden size ", b.hidden, " and ", b.experts,
+       " experts, found ", a.layers, ", ", a.hidden, " and ", a.experts,
+       a.ffn != b.ffn || a.attention != b.attention ? ", with routers in other places" : "");
 }
 
 }  // namespace moe::api
@@ -199,8 +207,8 @@ using namespace moe::api;
 
 extern "C" {
 
-int32_t moe_trainer_create_lora(moe_lora *lora, moe_dataset *data, const moe_options *options, moe_cancel_token *cancel, moe_trainer **out,
-                                moe_error *error) {
+int32_t moe_trainer_create_lora(moe_lora *lora, moe_dataset *data, const moe_options *options, moe_cancel_token *cancel,
+                                moe_trainer **out, moe_error *error) {
   return fence(error, [&] {
     required_out(out, "out");
     *out = make_handle<moe_trainer>(lora_trainer(core_of(lora, "moe_lora"), data, *OptionsOf(options), cancel));
@@ -238,7 +246,8 @@ int32_t moe_trainer_evaluate(moe_trainer *trainer, moe_dataset *data, double *lo
     *loss = 0;
     const auto core = core_of(trainer, "moe_trainer");
     const auto rows = core_of(data, "moe_dataset");
-    if (rows == core->data) moe::fail(moe::Code::invalid, "moe_trainer_evaluate: expected another data set than the one trained on");
+    if (rows == core->data)
+      moe::fail(moe::Code::invalid, "moe_trainer_evaluate: expected another data set than the one trained on");
     const TrainingUse use(*core);
     const Writing reading(rows->use, "moe_dataset");
     *loss = core->trainer->evaluate(*rows->data, cancel_of(core->cancel));

@@ -31,8 +31,8 @@ double best_rate(double work, Run run) {
 }
 
 double product_rate(Backend &backend, DType weights, DType activations) {
-  Buffer w(static_cast<size_t>(kWidth * row_bytes(weights, kWidth))), x(static_cast<size_t>(kTokens * row_bytes(activations, kWidth))),
-      y(static_cast<size_t>(kTokens * kWidth) * sizeof(float));
+  Buffer w(static_cast<size_t>(kWidth * row_bytes(weights, kWidth))),
+      x(static_cast<size_t>(kTokens * row_bytes(activations, kWidth))), y(static_cast<size_t>(kTokens * kWidth) * sizeof(float));
   for (Buffer *buffer : {&w, &x, &y}) std::memset(buffer->data(), 0, buffer->size());
   const Matrix matrix{weights, kWidth, kWidth, w.data()};
   const Rows in{x.data(), activations, kWidth}, out{y.data(), DType::f32, kWidth};

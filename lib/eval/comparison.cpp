@@ -98,7 +98,9 @@ McNemar count_disagreements(const EvalResult &first, const EvalResult &second) {
 
 std::optional<Difference> recovered_share(const Column &base, const Column &mixture, const Column &oracle, uint64_t seed) {
   if (base.empty() || mixture.empty() || oracle.empty()) return {};
-  const auto gain = [&](const Column &column, const Draw &draw) { return mean_of(base, draw, loss_of) - mean_of(column, draw, loss_of); };
+  const auto gain = [&](const Column &column, const Draw &draw) {
+    return mean_of(base, draw, loss_of) - mean_of(column, draw, loss_of);
+  };
   const Draw all = everything(base);
   if (!(gain(oracle, all) > 0)) return {};
   const auto share = [&](const Draw &draw) {
@@ -143,7 +145,8 @@ std::vector<PairComparison> compare_pairs(const std::vector<EvalResult> &results
     for (size_t j = i + 1; j < results.size(); j++) {
       const EvalResult &first = results[i], &second = results[j];
       if (first.domain != second.domain || first.evaluation_type != second.evaluation_type) continue;
-      PairComparison pair{first.domain, first.evaluation_type, first.model_name, second.model_name, first.total_samples, {}, {}, {}};
+      PairComparison pair{
+          first.domain, first.evaluation_type, first.model_name, second.model_name, first.total_samples, {}, {}, {}};
       if (has_accuracy(first)) {
         pair.correct = count_disagreements(first, second);
         pair.accuracy = difference({&first}, {&second}, accuracy_of, seed);
@@ -156,12 +159,15 @@ std::vector<PairComparison> compare_pairs(const std::vector<EvalResult> &results
 }
 
 std::vector<ModelMean> means_over_domains(const std::vector<EvalResult> &results, const std::string &evaluation_type) {
-  const auto wanted = [&](const EvalResult &result) { return evaluation_type.empty() || result.evaluation_type == evaluation_type; };
+  const auto wanted = [&](const EvalResult &result) {
+    return evaluation_type.empty() || result.evaluation_type == evaluation_type;
+  };
   std::vector<ModelMean> means;
   for (const auto &[name, type] : models_of(results)) {
     ModelMean mean{name, type, {}, {}};
     const Column losses = column_of(results, name, [&](const auto &result) { return has_loss(result) && wanted(result); });
-    const Column accuracies = column_of(results, name, [&](const auto &result) { return has_accuracy(result) && wanted(result); });
+    const Column accuracies =
+        column_of(results, name, [&](const auto &result) { return has_accuracy(result) && wanted(result); });
     if (!losses.empty()) mean.loss = mean_of(losses, everything(losses), loss_of);
     if (!accuracies.empty()) mean.accuracy = mean_of(accuracies, everything(accuracies), accuracy_of);
     means.push_back(std::move(mean));
@@ -188,7 +194,8 @@ std::vector<MixtureSummary> summarize_mixtures(const std::vector<EvalResult> &re
       const Column other_losses = column_of(results, other, has_loss), other_accuracies = column_of(results, other, has_accuracy);
       Versus versus{other, other_type, {}, {}};
       if (!losses.empty() && !other_losses.empty()) versus.loss = difference(losses, other_losses, loss_of, seed);
-      if (!accuracies.empty() && !other_accuracies.empty()) versus.accuracy = difference(accuracies, other_accuracies, accuracy_of, seed);
+      if (!accuracies.empty() && !other_accuracies.empty())
+        versus.accuracy = difference(accuracies, other_accuracies, accuracy_of, seed);
       summary.versus.push_back(std::move(versus));
     }
     summary.routing = routing_accuracy(results, name);

@@ -1,5 +1,5 @@
-// Differences between models on the same items: per domain, and on the mean over domains. Every interval is a paired bootstrap: one
-// draw of samples serves all models of a comparison.
+// Differences between models on the same items: per domain, and on the mean over domains. Every interval is a paired bootstrap:
+// one draw of samples serves all models of a comparison.
 #pragma once
 #include <optional>
 #include <string>
@@ -19,7 +19,7 @@ struct Difference {
 struct PairComparison {
   std::string domain, evaluation_type, first, second;
   int64_t samples = 0;
-  std::optional<McNemar> correct;          // where there is an accuracy
+  std::optional<McNemar> correct;  // where there is an accuracy
   std::optional<Difference> accuracy, loss;
 };
 std::vector<PairComparison> compare_pairs(const std::vector<EvalResult> &results, uint64_t seed);
@@ -38,8 +38,8 @@ struct Versus {
   std::optional<Difference> loss, accuracy;  // mixture - other
 };
 struct RoutingAccuracy {
-  std::string domain;                        // "" = all domains together
-  int64_t samples = 0, right = 0;            // items whose largest mean gate among the experts is that of the domain
+  std::string domain;              // "" = all domains together
+  int64_t samples = 0, right = 0;  // items whose largest mean gate among the experts is that of the domain
   Interval interval;
 };
 struct MixtureSummary {

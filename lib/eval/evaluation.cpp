@@ -46,8 +46,10 @@ void check_tasks(const std::vector<EvalTask> &tasks) {
 void check_models(const std::vector<EvalModel> &models) {
   if (models.empty()) fail(Code::invalid, "there is no model to evaluate");
   for (const EvalModel &model : models) {
-    const bool known = model.type == "base" || model.type == "lora" || model.type == "moe" || model.type == "oracle" || model.type == "domain";
-    if (!known) fail(Code::invalid, "model '", model.name, "': type '", model.type, "', expected base, lora, moe, oracle or domain");
+    const bool known =
+        model.type == "base" || model.type == "lora" || model.type == "moe" || model.type == "oracle" || model.type == "domain";
+    if (!known)
+      fail(Code::invalid, "model '", model.name, "': type '", model.type, "', expected base, lora, moe, oracle or domain");
     if (model.type == "lora" && !model.adapter) fail(Code::invalid, "model '", model.name, "': type lora without an adapter");
     if (model.type == "moe" && !model.mixture) fail(Code::invalid, "model '", model.name, "': type moe without a mixture");
     const auto same = [&](const EvalModel &other) { return other.name == model.name; };
@@ -58,10 +60,11 @@ void check_models(const std::vector<EvalModel> &models) {
 // All measures of one model on the items of one task.
 class ModelRun {
  public:
-  ModelRun(const BaseModel &model, const HeldOut &task, const EvalOptions &options, Weights weights, std::function<bool(int64_t, int64_t)> progress,
-           const Cancel *cancel)
-      : model_(model), task_(task), options_(options), weights_(std::move(weights)), progress_(std::move(progress)), cancel_(cancel),
-        scorer_(model, weights_.overlay(), cancel), total_(static_cast<int64_t>(task.items.size()) * measures()) {}
+  ModelRun(const BaseModel &model, const HeldOut &task, const EvalOptions &options, Weights weights,
+           std::function<bool(int64_t, int64_t)> progress, const Cancel *cancel)
+      : model_(model), task_(task), options_(options), weights_(std::move(weights)), progress_(std::move(progress)),
+        cancel_(cancel), scorer_(model, weights_.overlay(), cancel),
+        total_(static_cast<int64_t>(task.items.size()) * measures()) {}
 
   std::vector<EvalResult> run() {
     std::vector<EvalResult> results;
@@ -121,7 +124,8 @@ class ModelRun {
   static void set_routing(EvalItem &item, const RoutingSum &routing) {
     item.routing_tokens = routing.tokens;
     item.routing.clear();
-    for (const double weight : routing.weights) item.routing.push_back(static_cast<float>(weight / static_cast<double>(std::max<int64_t>(1, routing.tokens))));
+    for (const double weight : routing.weights)
+      item.routing.push_back(static_cast<float>(weight / static_cast<double>(std::max<int64_t>(1, routing.tokens))));
   }
 
   void score_choices(EvalResult &result) {
@@ -182,7 +186,8 @@ class ModelRun {
   void score_answers(EvalResult &result) {
     std::vector<std::vector<int32_t>> prompts;
     for (const HeldOutItem &item : task_.items) prompts.push_back(item.prompt_tokens);
-    const AnswerOptions answer_options{options_.max_new_tokens, task_.mark, task_.items.front().example.kind == SchemaKind::multiple_choice};
+    const AnswerOptions answer_options{options_.max_new_tokens, task_.mark,
+                                       task_.items.front().example.kind == SchemaKind::multiple_choice};
     // The caller of evaluate() keeps the model alive, so the sessions need not own it.
     const std::shared_ptr<const BaseModel> model(std::shared_ptr<void>(), &model_);
     const auto done = [&](size_t index, const GeneratedAnswer &answer) {
@@ -270,7 +275,8 @@ class ModelRun {
     result.usage.assign(result.entries.size(), 0);
     double tokens = 0;
     for (const EvalItem &item : result.items) {
-      for (size_t e = 0; e < item.routing.size(); e++) result.usage[e] += item.routing[e] * static_cast<double>(item.routing_tokens);
+      for (size_t e = 0; e < item.routing.size(); e++)
+        result.usage[e] += item.routing[e] * static_cast<double>(item.routing_tokens);
       tokens += static_cast<double>(item.routing_tokens);
     }
     for (double &share : result.usage) share /= std::max(1.0, tokens);
@@ -331,7 +337,9 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
       const Weights weights = weights_on(column, task.domain);
       auto known = std::find_if(computed.begin(), computed.end(), [&](const auto &one) { return one.first == weights; });
       if (known == computed.end()) {
-        const auto report = [&](int64_t done, int64_t total) { return !progress || progress(column.name, task.domain, done, total); };
+        const auto report = [&](int64_t done, int64_t total) {
+          return !progress || progress(column.name, task.domain, done, total);
+        };
         ModelRun run(model, held_out, options, weights, report, cancel);
         known = computed.insert(computed.end(), {weights, run.run()});
       }

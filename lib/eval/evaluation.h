@@ -18,27 +18,28 @@ struct EvalTask {                    // one domain's held-out rows
   int64_t limit = 0;                 // 0 = all rows
 };
 
-struct EvalModel {                   // one column of the table
-  std::string name, type;            // type: "base", "lora", "moe", "oracle", "domain"
+struct EvalModel {         // one column of the table
+  std::string name, type;  // type: "base", "lora", "moe", "oracle", "domain"
   std::string path;
-  std::shared_ptr<Adapter> adapter;                      // lora
-  std::shared_ptr<Mixture> mixture;                      // moe; without a router (gating "domain") the task's domain picks the expert
-  std::vector<std::pair<std::string, std::shared_ptr<Adapter>>> by_domain;  // oracle and domain: adapter of each; others: the base
+  std::shared_ptr<Adapter> adapter;  // lora
+  std::shared_ptr<Mixture> mixture;  // moe; without a router (gating "domain") the task's domain picks the expert
+  std::vector<std::pair<std::string, std::shared_ptr<Adapter>>>
+      by_domain;  // oracle and domain: adapter of each; others: the base
 };
 
 struct EvalOptions {
   std::string scoring = "likelihood";  // likelihood | generation | both (what a task's schema allows)
   int64_t max_length = 1024, max_new_tokens = 256;
-  int64_t num_fewshot = 0;             // the first rows of a file become examples in front of each prompt and are not scored
-  bool losses = true;                  // held-out loss of the completion under training's masks, always without examples in front
+  int64_t num_fewshot = 0;  // the first rows of a file become examples in front of each prompt and are not scored
+  bool losses = true;       // held-out loss of the completion under training's masks, always without examples in front
   bool log_samples = false;
-  uint64_t seed = 0;                   // of the bootstrap
-  void check() const;                  // Code::invalid names the option and its bounds
+  uint64_t seed = 0;   // of the bootstrap
+  void check() const;  // Code::invalid names the option and its bounds
 };
 
 // One item under one model.
 struct EvalItem {
-  std::string id;                             // "<domain>/<row>", with several items of one row "<domain>/<row>.<n>"
+  std::string id;  // "<domain>/<row>", with several items of one row "<domain>/<row>.<n>"
   int64_t row = 0;
   std::string prompt_sha256;
   std::vector<double> choice_log_likelihood;  // sums over scored tokens
@@ -46,11 +47,11 @@ struct EvalItem {
   int32_t prediction = -1, prediction_norm = -1, gold = -1;
   std::string generated, parsed, reference;
   bool correct = false;
-  bool correct_norm = false;           // multiple choice: by log-likelihood per byte; exact match: by the last number
+  bool correct_norm = false;  // multiple choice: by log-likelihood per byte; exact match: by the last number
   bool unparsed = false;
-  double nll = 0;                      // of the completion
+  double nll = 0;  // of the completion
   int64_t nll_tokens = 0;
-  std::vector<float> routing;          // [E + 1] mean over the item's tokens and layers
+  std::vector<float> routing;  // [E + 1] mean over the item's tokens and layers
   int64_t routing_tokens = 0;
 };
 
@@ -58,15 +59,15 @@ struct EvalResult {
   std::string domain, evaluation_type;  // "multiple_choice", "exact_match", "loss"
   std::string model_name, model_type, model_path, dataset, template_name;
   int64_t total_samples = 0, correct = 0, correct_norm = 0, unparsed = 0;
-  int64_t tokens = 0;                  // computed
-  double accuracy = 0, accuracy_low = 0, accuracy_high = 0, acc_norm = 0;   // 95 % Wilson; not for "loss"
-  bool has_loss = false;               // with several types for one domain and model the first one has it
+  int64_t tokens = 0;                                                      // computed
+  double accuracy = 0, accuracy_low = 0, accuracy_high = 0, acc_norm = 0;  // 95 % Wilson; not for "loss"
+  bool has_loss = false;  // with several types for one domain and model the first one has it
   int64_t loss_tokens = 0;
-  double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;        // token-weighted; bootstrap over samples
+  double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;  // token-weighted; bootstrap over samples
   double seconds = 0;
-  std::vector<std::string> entries;    // of a mixture: "base", then its domains
-  int32_t domain_entry = -1;           // of this domain among them, -1 = none
-  std::vector<double> usage;           // [E + 1] mean weight of each entry over all tokens
+  std::vector<std::string> entries;  // of a mixture: "base", then its domains
+  int32_t domain_entry = -1;         // of this domain among them, -1 = none
+  std::vector<double> usage;         // [E + 1] mean weight of each entry over all tokens
   std::vector<EvalItem> items;
   SkipReport skipped;
 };
@@ -74,27 +75,27 @@ struct EvalResult {
 // done and total count item evaluations of one model on one domain. false cancels.
 using EvalProgress = std::function<bool(const std::string &model, const std::string &domain, int64_t done, int64_t total)>;
 
-// Results by task, then by model, then by evaluation type. Models that run the same weights on a domain (an oracle and the adapter it
-// picks) are computed once. Code::cancelled when cancelled.
+// Results by task, then by model, then by evaluation type. Models that run the same weights on a domain (an oracle and the
+// adapter it picks) are computed once. Code::cancelled when cancelled.
 std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalModel> &models, const std::vector<EvalTask> &tasks,
                                  const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel);
 
-// evaluation_results.json: results, paired comparisons (McNemar; difference of losses with bootstrap interval), the mixture's recovered
-// share (base - mixture) / (base - oracle) with interval, routing accuracy per domain. `run` is stored under its name.
+// evaluation_results.json: results, paired comparisons (McNemar; difference of losses with bootstrap interval), the mixture's
+// recovered share (base - mixture) / (base - oracle) with interval, routing accuracy per domain. `run` is stored under its name.
 Json evaluation_json(const std::vector<EvalResult> &results, const EvalOptions &options, const Json &run);
 // One JSON line per item (--log-samples).
 std::string evaluation_samples(const std::vector<EvalResult> &results);
 // The table on the terminal: domains x models.
-std::string evaluation_table(const std::vector<EvalResult> &results, const EvalOptions &options);
+std::string evaluation_table(const std::vector<EvalResult> &results, const EvalOptions &options = {});
 
 struct PerplexityResult {
   double mean_nll = 0, perplexity = 0;
   int64_t tokens_scored = 0, window = 0, stride = 0, tokens = 0;
-  std::vector<double> nll;             // per scored token
+  std::vector<double> nll;  // per scored token
 };
-// Token-weighted perplexity with overlapping windows: a window starts every `stride` tokens and has `window` inputs, the first of them
-// BOS where the model has one; a token is scored in the first window that holds it and a predecessor.
-PerplexityResult perplexity(const BaseModel &model, const Overlay &overlay, const std::vector<int32_t> &tokens, int64_t window, int64_t stride,
-                            const Cancel *cancel);
+// Token-weighted perplexity with overlapping windows: a window starts every `stride` tokens and has `window` inputs, the first of
+// them BOS where the model has one; a token is scored in the first window that holds it and a predecessor.
+PerplexityResult perplexity(const BaseModel &model, const Overlay &overlay, const std::vector<int32_t> &tokens, int64_t window,
+                            int64_t stride, const Cancel *cancel);
 
 }  // namespace moe

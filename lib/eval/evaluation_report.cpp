@@ -25,7 +25,8 @@ Json difference_json(const Difference &difference) {
 
 Json skipped_json(const SkipReport &skipped) {
   Json json = Json::object();
-  for (const auto &[reason, rows] : skipped.reasons()) json.set(reason, Json::object({{"count", rows.count}, {"first_row", rows.first_row}}));
+  for (const auto &[reason, rows] : skipped.reasons())
+    json.set(reason, Json::object({{"count", rows.count}, {"first_row", rows.first_row}}));
   return json;
 }
 
@@ -196,7 +197,8 @@ void add_unique(std::vector<Value> &list, const Value &value) {
 
 // Domains x models; `cell` gives "" where a result does not have the measure, `mean` a cell of the last row.
 template <class Cell, class Mean>
-std::string matrix(const std::string &title, const std::vector<EvalResult> &results, const std::string &type, Cell cell, Mean mean) {
+std::string matrix(const std::string &title, const std::vector<EvalResult> &results, const std::string &type, Cell cell,
+                   Mean mean) {
   std::vector<std::string> domains, models;
   for (const EvalResult &result : results) {
     if (cell(result).empty()) continue;
@@ -236,12 +238,16 @@ std::string usage_table(const std::vector<EvalResult> &results, const MixtureSum
     }
     std::vector<std::string> &row = table.emplace_back(1, result.domain);
     for (const double share : result.usage) row.push_back(format("%.3f", share));
-    const auto routed = std::find_if(mixture.routing.begin(), mixture.routing.end(), [&](const auto &one) { return one.domain == result.domain; });
+    const auto routed = std::find_if(mixture.routing.begin(), mixture.routing.end(),
+                                     [&](const auto &one) { return one.domain == result.domain; });
     if (routed == mixture.routing.end()) row.push_back("-");
-    else row.push_back(format("%.1f %% of %lld", 100.0 * static_cast<double>(routed->right) / static_cast<double>(routed->samples),
-                              static_cast<long long>(routed->samples)));
+    else
+      row.push_back(format("%.1f %% of %lld", 100.0 * static_cast<double>(routed->right) / static_cast<double>(routed->samples),
+                           static_cast<long long>(routed->samples)));
   }
-  return table.empty() ? "" : "Routing of " + mixture.name + ": mean weight of each expert, items routed to the right one\n" + lay_out(table) + "\n";
+  return table.empty() ? ""
+                       : "Routing of " + mixture.name + ": mean weight of each expert, items routed to the right one\n" +
+                             lay_out(table) + "\n";
 }
 
 std::string versus_table(const MixtureSummary &mixture) {
@@ -256,8 +262,8 @@ std::string versus_table(const MixtureSummary &mixture) {
   std::string out = "Mean over domains, paired 95 % bootstrap intervals\n" + lay_out(table);
   if (mixture.recovered_share) {
     const Difference &share = *mixture.recovered_share;
-    out += format("recovered share (base - %s) / (base - oracle): %.3f [%.3f, %.3f]\n", mixture.name.substr(0, 60).c_str(), share.value,
-                  share.interval.low, share.interval.high);
+    out += format("recovered share (base - %s) / (base - oracle): %.3f [%.3f, %.3f]\n", mixture.name.substr(0, 60).c_str(),
+                  share.value, share.interval.low, share.interval.high);
   }
   return out + "\n";
 }
@@ -265,7 +271,8 @@ std::string versus_table(const MixtureSummary &mixture) {
 }  // namespace
 
 Json evaluation_json(const std::vector<EvalResult> &results, const EvalOptions &options, const Json &run) {
-  Json json = Json::object({{"format", "libmoe.evaluation"}, {"format_version", 1}, {"run", run}, {"options", options_json(options)}});
+  Json json =
+      Json::object({{"format", "libmoe.evaluation"}, {"format_version", 1}, {"run", run}, {"options", options_json(options)}});
   Json rows = Json::array(), means = Json::array(), pairs = Json::array(), mixtures = Json::array();
   for (const EvalResult &result : results) rows.push(result_json(result, options));
   for (const ModelMean &mean : means_over_domains(results)) {
@@ -295,7 +302,9 @@ std::string evaluation_table(const std::vector<EvalResult> &results, const EvalO
     return result.has_loss ? format("%.4f [%.4f, %.4f]", result.mean_loss, result.loss_low, result.loss_high) : std::string();
   };
   const auto mean_loss = [](const ModelMean &mean) { return mean.loss ? format("%.4f", *mean.loss) : std::string("-"); };
-  const auto mean_accuracy = [](const ModelMean &mean) { return mean.accuracy ? format("%.1f", 100 * *mean.accuracy) : std::string("-"); };
+  const auto mean_accuracy = [](const ModelMean &mean) {
+    return mean.accuracy ? format("%.1f", 100 * *mean.accuracy) : std::string("-");
+  };
   std::string out = matrix("Held-out loss, nats per token [95 % interval]", results, "", loss, mean_loss);
   for (const std::string type : {"multiple_choice", "exact_match"}) {
     const auto accuracy = [&](const EvalResult &result) {
@@ -305,7 +314,8 @@ std::string evaluation_table(const std::vector<EvalResult> &results, const EvalO
     const std::string title = type == "exact_match" ? "Exact match" : "Multiple choice accuracy";
     out += matrix(title + ", % [95 % interval]", results, type, accuracy, mean_accuracy);
   }
-  for (const MixtureSummary &mixture : summarize_mixtures(results, options.seed)) out += usage_table(results, mixture) + versus_table(mixture);
+  for (const MixtureSummary &mixture : summarize_mixtures(results, options.seed))
+    out += usage_table(results, mixture) + versus_table(mixture);
   return out;
 }
 

@@ -1,7 +1,8 @@
-// Exact match by greedy generation. With a mark ("####" of GSM8K) the answer is the number after the first mark, without commas, "$"
-// and a full stop at its end, and it is right when it is the reference as text: lm-evaluation-harness' strict match. The last number of
-// the whole text counts as its flexible match; an answer without the mark is "unparsed". Without a mark the whole generated text is
-// compared, white space at its ends removed; for a multiple-choice question its first line names a choice by its text or letter.
+// Exact match by greedy generation. With a mark ("####" of GSM8K) the answer is the number after the first mark, without commas,
+// "$" and a full stop at its end, and it is right when it is the reference as text: lm-evaluation-harness' strict match. The last
+// number of the whole text counts as its flexible match; an answer without the mark is "unparsed". Without a mark the whole
+// generated text is compared, white space at its ends removed; for a multiple-choice question its first line names a choice by
+// its text or letter.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -20,7 +21,7 @@ struct ParsedAnswer {
 };
 ParsedAnswer parse_marked_answer(std::string_view generated, std::string_view mark);
 std::string normalised_number(std::string_view number);  // without "," and "$" and a full stop at the end
-std::string trimmed_answer(std::string_view text);             // without white space at both ends
+std::string trimmed_answer(std::string_view text);       // without white space at both ends
 // Index of the choice that the first line names, -1 = none.
 int32_t parse_choice(std::string_view generated, const std::vector<Choice> &choices);
 

@@ -19,7 +19,8 @@ void choose_measures(const Schema &schema, const EvalOptions &options, HeldOut &
   result.exact_match = generation && (choices || (schema.kind == SchemaKind::completion && has_metric(schema, "exact_match")));
   result.losses = options.losses;
   if (!result.multiple_choice && !result.exact_match && !result.losses) {
-    fail(Code::invalid, result.task.path, ": schema '", schema.name, "' has no measure for scoring '", options.scoring, "' without losses");
+    fail(Code::invalid, result.task.path, ": schema '", schema.name, "' has no measure for scoring '", options.scoring,
+         "' without losses");
   }
 }
 
@@ -48,14 +49,16 @@ std::string id_of(const std::string &domain, const std::vector<Example> &example
 }
 
 // False with the reason when one of the measures cannot take the item.
-bool prepare(const Tokenizer &tokenizer, const ExampleTokenizer &examples, const HeldOut &task, const EvalOptions &options, HeldOutItem &item,
-             std::string &reason) {
-  if (task.multiple_choice && !make_question(tokenizer, item.prompt, item.example, options.max_length, item.question, reason)) return false;
+bool prepare(const Tokenizer &tokenizer, const ExampleTokenizer &examples, const HeldOut &task, const EvalOptions &options,
+             HeldOutItem &item, std::string &reason) {
+  if (task.multiple_choice && !make_question(tokenizer, item.prompt, item.example, options.max_length, item.question, reason))
+    return false;
   if (task.losses && !examples.tokenize(item.example, item.sequences, reason)) return false;
   if (!task.exact_match) return true;
   item.prompt_tokens = tokenize_prompt(tokenizer, item.prompt);
   if (item.prompt_tokens.empty()) return reason = "an empty prompt", false;
-  if (static_cast<int64_t>(item.prompt_tokens.size()) > options.max_length) return reason = text("longer than max_length ", options.max_length), false;
+  if (static_cast<int64_t>(item.prompt_tokens.size()) > options.max_length)
+    return reason = text("longer than max_length ", options.max_length), false;
   return true;
 }
 
@@ -75,7 +78,8 @@ HeldOut read_held_out(const BaseModel &model, const EvalTask &task, const EvalOp
   const bool prompts = file.schema.kind == SchemaKind::multiple_choice || file.schema.kind == SchemaKind::completion;
   const int64_t shots = prompts ? options.num_fewshot : 0;
   if (static_cast<int64_t>(file.examples.size()) <= shots) {
-    fail(Code::invalid, task.path, ": expected more than ", shots, " usable rows, found ", file.examples.size(), " (", result.skipped.summary(), ")");
+    fail(Code::invalid, task.path, ": expected more than ", shots, " usable rows, found ", file.examples.size(), " (",
+         result.skipped.summary(), ")");
   }
   const std::string front = shots_of(file.examples, shots);
   const std::unique_ptr<ChatRenderer> chat = file.schema.kind == SchemaKind::messages ? chat_of(tokenizer) : nullptr;

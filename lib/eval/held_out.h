@@ -1,5 +1,5 @@
-// The held-out rows of a task, tokenized once for all models: what each measure needs of every item. An item that one of the wanted
-// measures cannot take (too long, nothing to score) is skipped for all of them, with the reason.
+// The held-out rows of a task, tokenized once for all models: what each measure needs of every item. An item that one of the
+// wanted measures cannot take (too long, nothing to score) is skipped for all of them, with the reason.
 #pragma once
 #include <string>
 #include <vector>
@@ -14,15 +14,15 @@ namespace moe {
 
 struct HeldOutItem {
   Example example;
-  std::string id, prompt;                    // the prompt with the few-shot examples in front
-  ChoiceQuestion question;                   // multiple choice
-  std::vector<TokenizedExample> sequences;   // loss
-  std::vector<int32_t> prompt_tokens;        // generation
+  std::string id, prompt;                   // the prompt with the few-shot examples in front
+  ChoiceQuestion question;                  // multiple choice
+  std::vector<TokenizedExample> sequences;  // loss
+  std::vector<int32_t> prompt_tokens;       // generation
 };
 
 struct HeldOut {
   EvalTask task;
-  std::string dataset, schema, mark;         // mark: what stands before the reference answer, or ""
+  std::string dataset, schema, mark;                                  // mark: what stands before the reference answer, or ""
   bool multiple_choice = false, exact_match = false, losses = false;  // measures that are made
   std::vector<HeldOutItem> items;
   SkipReport skipped;

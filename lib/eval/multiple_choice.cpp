@@ -19,8 +19,8 @@ int64_t common_tokens(const std::vector<Continuation> &choices) {
 
 }  // namespace
 
-bool make_question(const Tokenizer &tokenizer, const std::string &prompt, const Example &example, int64_t max_length, ChoiceQuestion &question,
-                   std::string &reason) {
+bool make_question(const Tokenizer &tokenizer, const std::string &prompt, const Example &example, int64_t max_length,
+                   ChoiceQuestion &question, std::string &reason) {
   question = {};
   question.routed = example.gold;
   for (const Choice &choice : example.choices) {
@@ -47,7 +47,8 @@ int32_t best_choice(std::span<const double> scores) {
 
 std::vector<double> per_byte(std::span<const double> log_likelihood, std::span<const int64_t> bytes) {
   std::vector<double> result;
-  for (size_t i = 0; i < log_likelihood.size(); i++) result.push_back(log_likelihood[i] / static_cast<double>(std::max<int64_t>(1, bytes[i])));
+  for (size_t i = 0; i < log_likelihood.size(); i++)
+    result.push_back(log_likelihood[i] / static_cast<double>(std::max<int64_t>(1, bytes[i])));
   return result;
 }
 

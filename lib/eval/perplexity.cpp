@@ -32,15 +32,17 @@ Window make_window(const std::vector<int32_t> &tokens, int64_t start, int64_t wi
 void check(const std::vector<int32_t> &tokens, int64_t window, int64_t stride, int64_t before) {
   if (window < 2) fail(Code::invalid, "window is ", window, ", expected at least 2");
   if (stride < 1 || stride > window - 1) {
-    fail(Code::invalid, "stride is ", stride, ", expected 1 to ", window - 1, " with window ", window, ": every token needs one before it");
+    fail(Code::invalid, "stride is ", stride, ", expected 1 to ", window - 1, " with window ", window,
+         ": every token needs one before it");
   }
-  if (static_cast<int64_t>(tokens.size()) + before < 2) fail(Code::invalid, "the text has ", tokens.size(), " tokens: there is nothing to score");
+  if (static_cast<int64_t>(tokens.size()) + before < 2)
+    fail(Code::invalid, "the text has ", tokens.size(), " tokens: there is nothing to score");
 }
 
 }  // namespace
 
-PerplexityResult perplexity(const BaseModel &model, const Overlay &overlay, const std::vector<int32_t> &tokens, int64_t window, int64_t stride,
-                            const Cancel *cancel) {
+PerplexityResult perplexity(const BaseModel &model, const Overlay &overlay, const std::vector<int32_t> &tokens, int64_t window,
+                            int64_t stride, const Cancel *cancel) {
   const Tokenizer *tokenizer = model.tokenizer();
   const int32_t bos = tokenizer && tokenizer->adds_bos() ? tokenizer->bos() : -1;
   const int64_t before = bos >= 0 ? 1 : 0, size = static_cast<int64_t>(tokens.size());

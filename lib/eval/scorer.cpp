@@ -20,7 +20,8 @@ struct Appended {
 Appended appended(const Continuation &choice, int64_t shared) {
   const auto size = static_cast<int64_t>(choice.tokens.size());
   Appended result;
-  result.tokens = std::span(choice.tokens).subspan(static_cast<size_t>(shared), static_cast<size_t>(std::max<int64_t>(0, size - 1 - shared)));
+  result.tokens =
+      std::span(choice.tokens).subspan(static_cast<size_t>(shared), static_cast<size_t>(std::max<int64_t>(0, size - 1 - shared)));
   for (int64_t t = shared; t + 1 < size; t++) {
     result.labels.push_back(t + 1 >= choice.first_scored ? choice.tokens[static_cast<size_t>(t + 1)] : kNoLabel);
   }

@@ -26,10 +26,10 @@ struct ScoredSequence {
 // One prompt with several continuations, as tokenize_continuation gives them.
 struct ChoiceQuestion {
   std::vector<Continuation> choices;
-  int64_t shared = 0;                   // tokens at the beginning of all choices that are computed once
-  int64_t routed = -1;                  // choice whose tokens count in the routing, with the shared ones; -1 = none
-  std::vector<double> log_likelihood;   // result per choice: sum over its scored tokens
-  RoutingSum routing;                   // result
+  int64_t shared = 0;                  // tokens at the beginning of all choices that are computed once
+  int64_t routed = -1;                 // choice whose tokens count in the routing, with the shared ones; -1 = none
+  std::vector<double> log_likelihood;  // result per choice: sum over its scored tokens
+  RoutingSum routing;                  // result
 };
 
 // Tokens that one call of the scorer should get: enough to keep the processor busy, few enough to fit its caches.
@@ -37,7 +37,8 @@ constexpr int64_t kScoringTokens = 1024;
 
 class Scorer {
  public:
-  Scorer(const BaseModel &model, const Overlay &overlay, const Cancel *cancel) : model_(model), overlay_(overlay), cancel_(cancel) {}
+  Scorer(const BaseModel &model, const Overlay &overlay, const Cancel *cancel)
+      : model_(model), overlay_(overlay), cancel_(cancel) {}
 
   void score(std::span<ScoredSequence> sequences);
   // The shared prefix of each question goes through the model once; each choice appends to a copy of its cache.

@@ -35,7 +35,8 @@ McNemar mcnemar(int64_t first_only, int64_t second_only) {
   if (n == 0) return result;
   const double log_half_n = static_cast<double>(n) * std::log(0.5), log_factorial = std::lgamma(static_cast<double>(n) + 1);
   const auto probability = [&](int64_t i) {
-    return std::exp(log_factorial - std::lgamma(static_cast<double>(i) + 1) - std::lgamma(static_cast<double>(n - i) + 1) + log_half_n);
+    return std::exp(log_factorial - std::lgamma(static_cast<double>(i) + 1) - std::lgamma(static_cast<double>(n - i) + 1) +
+                    log_half_n);
   };
   double tail = 0;
   for (int64_t i = 0; i <= k; i++) tail += probability(i);
@@ -44,7 +45,8 @@ McNemar mcnemar(int64_t first_only, int64_t second_only) {
   return result;
 }
 
-Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(const Draw &)> &statistic, uint64_t seed, int64_t draws) {
+Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(const Draw &)> &statistic, uint64_t seed,
+                    int64_t draws) {
   Draw draw(sizes.size());
   for (size_t g = 0; g < sizes.size(); g++) draw[g].resize(static_cast<size_t>(sizes[g]));
   std::vector<double> values;

@@ -22,14 +22,15 @@ struct McNemar {
 };
 McNemar mcnemar(int64_t first_only, int64_t second_only);
 
-// Percentile bootstrap over samples (Efron 1979), 95 %. sizes[g] samples in group g are drawn with replacement inside their group;
-// `statistic` gets the indices drawn for each group. Draws where it is not finite are left out. One draw for several models makes
-// the comparison a paired one.
+// Percentile bootstrap over samples (Efron 1979), 95 %. sizes[g] samples in group g are drawn with replacement inside their
+// group; `statistic` gets the indices drawn for each group. Draws where it is not finite are left out. One draw for several
+// models makes the comparison a paired one.
 using Draw = std::vector<std::vector<int32_t>>;
 struct Bootstrap {
-  Interval interval;      // NaN when no draw gave a number
-  int64_t draws = 0;      // that gave a number
+  Interval interval;  // NaN when no draw gave a number
+  int64_t draws = 0;  // that gave a number
 };
-Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(const Draw &)> &statistic, uint64_t seed, int64_t draws = 1000);
+Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(const Draw &)> &statistic, uint64_t seed,
+                    int64_t draws = 1000);
 
 }  // namespace moe

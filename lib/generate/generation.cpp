@@ -29,7 +29,8 @@ void record(const Piece &piece, Generation &result) {
 
 }  // namespace
 
-Generation Session::generate(const GenerateOptions &options, const std::function<bool(const Piece &)> &on_piece, const Cancel *cancel) {
+Generation Session::generate(const GenerateOptions &options, const std::function<bool(const Piece &)> &on_piece,
+                             const Cancel *cancel) {
   options.sampler.check();
   if (options.max_new_tokens < 0) fail(Code::invalid, "max_new_tokens is ", options.max_new_tokens, ", expected 0 or more");
   if (tokens_.empty()) fail(Code::state, "the session is empty: append a prompt first");

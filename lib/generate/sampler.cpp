@@ -1,15 +1,15 @@
-// No step sorts the vocabulary: top-k finds its threshold with a heap of k, top-p sorts only tokens that can be in the kept part.
+// No step sorts the vocabulary: top-k finds its threshold with a heap of k, top-p sorts only as many tokens as it keeps.
 #include "generate/sampler.h"
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
 
 #include "base/error.h"
 #include "base/random.h"
+#include "cpu/kernels.h"
 
 namespace moe {
 namespace {
@@ -21,26 +21,24 @@ struct Candidate {
   double weight;  // exp((logit - max) / temperature): the largest has 1
 };
 
-// exp(x) for x in [-87, 0]; relative error below 2e-7: 2^n from the exponent bits, exp of the remainder by its series.
-inline float exp_of_negative(float x) {
-  constexpr float kLog2E = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f, kRounding = 12582912.0f;  // 1.5 * 2^23
-  const float n = (x * kLog2E + kRounding) - kRounding;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
-  const float series =
-      1.0f + r * (1.0f + r * (0.5f + r * (1.66666672e-1f + r * (4.16666679e-2f + r * (8.33333377e-3f + r * 1.38888892e-3f)))));
-  return series * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
+// The logits are on the host, whatever device computed them.
+const cpu::Kernels &host_kernels() {
+  static const cpu::Kernels &kernels = cpu::best_kernels();
+  return kernels;
 }
 
+// The first of the largest. `logits` hold no NaN.
 size_t largest(std::span<const float> logits) {
-  if (logits.empty()) fail(Code::invalid, "there are no logits to sample from");
-  return static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  const float top = host_kernels().max(static_cast<int64_t>(logits.size()), logits.data());
+  return static_cast<size_t>(std::find(logits.begin(), logits.end(), top) - logits.begin());
 }
 
 // Computed from the given logits, so a token that occurs twice is penalised once.
 std::vector<float> penalised(std::span<const float> logits, std::span<const int32_t> history, double penalty) {
   std::vector<float> result(logits.begin(), logits.end());
   for (const int32_t id : history) {
-    if (id < 0 || static_cast<size_t>(id) >= logits.size()) fail(Code::invalid, "token ", id, " of the history is not in the vocabulary");
+    if (id < 0 || static_cast<size_t>(id) >= logits.size())
+      fail(Code::invalid, "token ", id, " of the history is not in the vocabulary");
     const double z = logits[static_cast<size_t>(id)];
     result[static_cast<size_t>(id)] = static_cast<float>(z > 0 ? z / penalty : z * penalty);
   }
@@ -66,15 +64,22 @@ double total_of(const std::vector<Candidate> &candidates) {
   return total;
 }
 
-// By rising probability tokens are dropped while their sum is at most 1 - p; so, by falling probability, a token stays while the sum
-// of those before it is below p. What lies under a stayer is at most V times its weight: lighter ones need no sorting.
+bool heavier(const Candidate &a, const Candidate &b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; }
+
+// By rising probability tokens are dropped while their sum is at most 1 - p; so, by falling probability, a token stays while the
+// sum of those before it is below p. Sorted from the heaviest on, no further than that.
 void keep_top_p(std::vector<Candidate> &candidates, double p) {
-  const double total = total_of(candidates), lightest = total * (1 - p) / static_cast<double>(candidates.size());
-  std::erase_if(candidates, [&](const Candidate &candidate) { return candidate.weight < lightest * (1 - 1e-9); });
-  std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate &a, const Candidate &b) { return a.weight > b.weight; });
+  const double wanted = total_of(candidates) * p;
+  const auto at = [&](size_t index) { return candidates.begin() + static_cast<ptrdiff_t>(index); };
   double before = 0;
   size_t kept = 0;
-  while (kept < candidates.size() && (kept == 0 || before < total * p)) before += candidates[kept++].weight;
+  for (size_t sorted = 0; kept == sorted && sorted < candidates.size();) {
+    const size_t end = std::min(candidates.size(), std::max<size_t>(256, 4 * sorted));
+    if (end < candidates.size()) std::nth_element(at(sorted), at(end), candidates.end(), heavier);
+    std::sort(at(sorted), at(end), heavier);
+    while (kept < end && (kept == 0 || before < wanted)) before += candidates[kept++].weight;
+    sorted = end;
+  }
   candidates.resize(kept);
   std::sort(candidates.begin(), candidates.end(), [](const Candidate &a, const Candidate &b) { return a.id < b.id; });
 }
@@ -101,12 +106,12 @@ int32_t draw(const std::vector<Candidate> &candidates, double uniform) {
   double sum = 0;
   int32_t last = candidates.front().id;
   for (const Candidate &candidate : candidates) {
-    if (candidate.weight <= 0) continue;
+    if (candidate.weight == 0) continue;
     sum += candidate.weight;
     last = candidate.id;
     if (sum > target) break;
   }
-  return last;  // the heaviest ones make the sum; rounding at its end falls to the last
+  return last;
 }
 
 void in_bounds(const char *name, double value, bool good, const char *bounds) {
@@ -124,29 +129,17 @@ void SamplerOptions::check() const {
 }
 
 double log_sum_exp(std::span<const float> logits) {
-  constexpr size_t kLanes = 16, kBlock = 4096;  // f32 sums stay short
-  constexpr float kSmallest = -87.0f;           // beyond, exp(x) is no normal f32 number
-  const float top = logits[largest(logits)];
+  if (logits.empty()) fail(Code::invalid, "there are no logits to sample from");
+  constexpr size_t kBlock = 2048;  // sums in f32 stay short
+  std::array<float, kBlock> terms;
+  const cpu::Kernels &kernels = host_kernels();
+  const float top = kernels.max(static_cast<int64_t>(logits.size()), logits.data());
   double total = 0;
   for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
-    const std::span<const float> block = logits.subspan(begin, std::min(kBlock, logits.size() - begin));
-    std::array<float, kLanes> sums{}, broken{};  // broken: 0 * x, which is 0 or NaN
-    size_t i = 0;
-    for (; i + kLanes <= block.size(); i += kLanes) {
-      for (size_t lane = 0; lane < kLanes; lane++) {
-        const float x = block[i + lane] - top, bounded = x > kSmallest ? x : kSmallest;
-        broken[lane] += 0.0f * x;
-        sums[lane] += exp_of_negative(bounded);
-      }
-    }
-    for (; i < block.size(); i++) {
-      const float x = block[i] - top;
-      broken[0] += 0.0f * x;
-      sums[0] += exp_of_negative(std::max(x, kSmallest));
-    }
-    for (size_t lane = 0; lane < kLanes; lane++) total += sums[lane] + broken[lane];
+    const auto count = static_cast<int64_t>(std::min(kBlock, logits.size() - begin));
+    total += kernels.exp_shifted(count, logits.data() + begin, top, terms.data());
   }
-  if (!std::isfinite(total)) fail(Code::numeric, "the logits hold a NaN or an infinity");
+  if (!std::isfinite(total) || !std::isfinite(top)) fail(Code::numeric, "the logits hold a NaN or an infinity");
   return top + std::log(total);
 }
 
@@ -166,14 +159,16 @@ void sampling_distribution(const SamplerOptions &options, std::span<const float>
   for (const Candidate &candidate : candidates) probabilities[static_cast<size_t>(candidate.id)] = candidate.weight / total;
 }
 
-Sampled sample(const SamplerOptions &options, std::span<const float> logits, std::span<const int32_t> history, uint64_t position) {
+Sampled sample(const SamplerOptions &options, std::span<const float> logits, std::span<const int32_t> history,
+               uint64_t position) {
   options.check();
   const double normaliser = log_sum_exp(logits);
   std::vector<float> changed;
   std::span<const float> used = logits;
   if (options.repetition_penalty != 1) used = changed = penalised(logits, history, options.repetition_penalty);
-  const int32_t token = options.do_sample ? draw(candidates_of(options, used), Random(options.seed, kSamplingStream).uniform(position))
-                                          : static_cast<int32_t>(largest(used));
+  const int32_t token = options.do_sample
+                            ? draw(candidates_of(options, used), Random(options.seed, kSamplingStream).uniform(position))
+                            : static_cast<int32_t>(largest(used));
   return {token, static_cast<double>(logits[static_cast<size_t>(token)]) - normaliser};
 }
 

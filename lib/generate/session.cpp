@@ -11,7 +11,8 @@ namespace {
 
 void check_overlay(const std::shared_ptr<Adapter> &adapter, const std::shared_ptr<Mixture> &mixture) {
   if (adapter && mixture) fail(Code::invalid, "a session runs an adapter or a mixture, not both");
-  if (mixture && !mixture->router) fail(Code::invalid, "this mixture has no router (gating \"domain\"): choose the adapter of a domain");
+  if (mixture && !mixture->router)
+    fail(Code::invalid, "this mixture has no router (gating \"domain\"): choose the adapter of a domain");
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -85,7 +86,8 @@ void Session::append_messages(const std::vector<ChatMessage> &messages, bool add
   const std::vector<int32_t> wanted = tokenizer.encode(chat.text, {false, true, chat.content});
 
   // What is replaced is kept aside until the new tokens are in, so that a failure changes nothing that counts.
-  const auto common = static_cast<size_t>(std::mismatch(tokens_.begin(), tokens_.end(), wanted.begin(), wanted.end()).first - tokens_.begin());
+  const auto common =
+      static_cast<size_t>(std::mismatch(tokens_.begin(), tokens_.end(), wanted.begin(), wanted.end()).first - tokens_.begin());
   const std::vector<int32_t> replaced(tokens_.begin() + static_cast<ptrdiff_t>(common), tokens_.end());
   truncate(static_cast<int64_t>(common));
   try {
@@ -148,7 +150,8 @@ std::vector<Piece> Session::next_of_all(std::span<Session *> sessions, const Sam
     if (session.tokens_.empty()) fail(Code::state, "session ", i, " of the batch is empty: append a prompt first");
     const bool same = session.model_ == first.model_ && session.adapter_ == first.adapter_ && session.mixture_ == first.mixture_;
     if (!same) fail(Code::invalid, "session ", i, " of the batch has another model, adapter or mixture than session 0");
-    if (std::find(sessions.begin(), sessions.begin() + static_cast<ptrdiff_t>(i), sessions[i]) != sessions.begin() + static_cast<ptrdiff_t>(i)) {
+    if (std::find(sessions.begin(), sessions.begin() + static_cast<ptrdiff_t>(i), sessions[i]) !=
+        sessions.begin() + static_cast<ptrdiff_t>(i)) {
       fail(Code::invalid, "session ", i, " is in the batch twice");
     }
   }
@@ -162,7 +165,8 @@ std::vector<Piece> Session::next_of_all(std::span<Session *> sessions, const Sam
   if (!segments.empty()) inference_pass(*sessions[0]->model_, sessions[0]->overlay(), segments, sessions[0]->scratch_, cancel);
   for (Session *session : opened) session->close_segment();
   std::vector<Sampled> sampled;
-  for (Session *session : sessions) sampled.push_back(sample(options, session->logits_, session->tokens_, session->tokens_.size()));
+  for (Session *session : sessions)
+    sampled.push_back(sample(options, session->logits_, session->tokens_, session->tokens_.size()));
   std::vector<Piece> pieces;
   for (size_t i = 0; i < sessions.size(); i++) pieces.push_back(sessions[i]->take(sampled[i]));
   return pieces;
@@ -205,7 +209,8 @@ void Session::set_mixture(std::shared_ptr<Mixture> mixture) {
 }
 
 uint64_t Session::bytes() const {
-  return cache_.bytes() + scratch_.bytes() + (logits_.capacity() + routing_.capacity()) * sizeof(float) + tokens_.capacity() * sizeof(int32_t);
+  return cache_.bytes() + scratch_.bytes() + (logits_.capacity() + routing_.capacity()) * sizeof(float) +
+         tokens_.capacity() * sizeof(int32_t);
 }
 
 }  // namespace moe

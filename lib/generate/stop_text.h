@@ -1,5 +1,6 @@
-// Stop strings in a stream of text: what could still become one is held back until it is decided. The result does not depend on how
-// the text is cut into pieces: the stop string that is complete first ends the text, of several that end together the longest.
+// Stop strings in a stream of text: what could still become one is held back until it is decided. The result does not depend on
+// how the text is cut into pieces: the stop string that is complete first ends the text, of several that end together the
+// longest.
 #pragma once
 #include <string>
 #include <string_view>

@@ -38,11 +38,13 @@ bool trains_router(Trainable what) { return what == Trainable::router || what ==
 bool trains_experts(Trainable what) { return what == Trainable::experts || what == Trainable::joint; }
 
 void check_trainable(const Overlay &overlay, Trainable what) {
-  if (what == Trainable::adapter && !overlay.adapter) fail(Code::invalid, "trainable: there is no adapter whose gradients could be written");
+  if (what == Trainable::adapter && !overlay.adapter)
+    fail(Code::invalid, "trainable: there is no adapter whose gradients could be written");
   if (trains_router(what) && !(overlay.mixture && overlay.mixture->router)) {
     fail(Code::invalid, "trainable: there is no router whose gradients could be written");
   }
-  if (trains_experts(what) && !overlay.mixture) fail(Code::invalid, "trainable: there are no experts whose gradients could be written");
+  if (trains_experts(what) && !overlay.mixture)
+    fail(Code::invalid, "trainable: there are no experts whose gradients could be written");
 }
 
 void zero_all(const Overlay &overlay, Trainable what) {
@@ -65,8 +67,8 @@ void add_all(DumpFile &file, const Overlay &overlay, Trainable what) {
 
 }  // namespace
 
-void dump_pass(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch, const DumpRequest &dump, const std::string &path,
-               const Cancel *cancel) {
+void dump_pass(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch, const DumpRequest &dump,
+               const std::string &path, const Cancel *cancel) {
   const int64_t supervised = batch.supervised();
   if (dump.gradients) {
     check_trainable(overlay, dump.trainable);

@@ -13,7 +13,7 @@ struct DumpRequest {
   RouterLosses losses;                       // weights of the router losses in the gradients
 };
 
-void dump_pass(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch, const DumpRequest &request, const std::string &path,
-               const Cancel *cancel);
+void dump_pass(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch, const DumpRequest &request,
+               const std::string &path, const Cancel *cancel);
 
 }  // namespace moe

@@ -14,7 +14,7 @@
 namespace moe {
 namespace {
 
-constexpr int64_t kChunk = 4096;     // values of a row that are converted at once
+constexpr int64_t kChunk = 4096;  // values of a row that are converted at once
 constexpr int64_t kMaxEntries = 1024;
 
 // "layers.<i>.router.weight" to i; -1 for another name.
@@ -117,7 +117,8 @@ RouterConfig router_sizes(const std::string &path, RouterConfig settings) {
     if (layer < 0) continue;
     if (layer >= 65536) fail(Code::format, path, ": tensor '", tensor.name, "': expected a layer below 65536");
     if (tensor.shape.size() != 2 || tensor.shape[0] < 2) {
-      fail(Code::format, path, ": tensor '", tensor.name, "': expected shape [experts + 1, hidden], found ", shape_text(tensor.shape));
+      fail(Code::format, path, ": tensor '", tensor.name, "': expected shape [experts + 1, hidden], found ",
+           shape_text(tensor.shape));
     }
     settings.layers = std::max(settings.layers, layer + 1);
     settings.ffn |= ffn >= 0;
@@ -129,8 +130,8 @@ RouterConfig router_sizes(const std::string &path, RouterConfig settings) {
   return settings;
 }
 
-void route_rows(const Router &router, int64_t layer, RouterKind kind, const void *hidden, DType dtype, int64_t rows, int64_t row_stride_bytes,
-                int32_t *ids, float *weights) {
+void route_rows(const Router &router, int64_t layer, RouterKind kind, const void *hidden, DType dtype, int64_t rows,
+                int64_t row_stride_bytes, int32_t *ids, float *weights) {
   const int64_t k = router.config().top_k;
   RowRouting routing(router.config(), router.weight(layer, kind), router.bias(layer, kind));
   for (int64_t r = 0; r < rows; r++) {

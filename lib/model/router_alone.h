@@ -13,7 +13,7 @@ RouterConfig router_sizes(const std::string &path, RouterConfig settings);
 // Routes rows [rows, d] of f32, bf16 or f16, row r at hidden + r * row_stride_bytes, any alignment. Into ids [rows, k] go the
 // picked entries by falling probability (0 = base), into weights [rows, k] the gate of an expert, and for the base 1 - the sum
 // of the row's gates. Allocates nothing. Code::numeric names the first row with NaN or infinity.
-void route_rows(const Router &router, int64_t layer, RouterKind kind, const void *hidden, DType dtype, int64_t rows, int64_t row_stride_bytes,
-                int32_t *ids, float *weights);
+void route_rows(const Router &router, int64_t layer, RouterKind kind, const void *hidden, DType dtype, int64_t rows,
+                int64_t row_stride_bytes, int32_t *ids, float *weights);
 
 }  // namespace moe

@@ -15,7 +15,7 @@ struct RunOptions {
   std::string bundle;                  // router runs: the trained router goes into this bundle
   bool resume = false;                 // continue from the newest good checkpoint; without one the run starts at step 0
   std::shared_ptr<Dataset> eval_data;  // or nullptr
-  Json about;                          // stored in the summary: model, options in force, data report
+  Json about = Json::object();         // stored in the summary: model, options in force, data report
   Log log;
 };
 

@@ -48,15 +48,17 @@ using GenerationHandle = Owned<moe_generation, moe_generation_free>;
 // EXPECT_OK(moe_x(..., &error)) with an `error` in scope; EXPECT_CODE also looks for a part of the message.
 #define EXPECT_OK(call) EXPECT_EQ(call, MOE_OK) << error.message
 #define ASSERT_OK(call) ASSERT_EQ(call, MOE_OK) << error.message
-#define EXPECT_CODE(call, expected, part)                                                         \
-  do {                                                                                            \
-    EXPECT_EQ(call, expected) << error.message;                                                   \
-    EXPECT_EQ(error.code, expected);                                                              \
-    EXPECT_NE(std::string(error.message).find(part), std::string::npos) << error.message;         \
-    EXPECT_EQ(std::string(error.message).find('\n'), std::string::npos) << error.message;         \
+#define EXPECT_CODE(call, expected, part)                                                 \
+  do {                                                                                    \
+    EXPECT_EQ(call, expected) << error.message;                                           \
+    EXPECT_EQ(error.code, expected);                                                      \
+    EXPECT_NE(std::string(error.message).find(part), std::string::npos) << error.message; \
+    EXPECT_EQ(std::string(error.message).find('\n'), std::string::npos) << error.message; \
   } while (false)
 
-inline std::string tiny(const std::string &name = "qwen3-F32.gguf") { return std::string(MOE_TESTS_DIR) + "/golden/gguf/" + name; }
+inline std::string tiny(const std::string &name = "qwen3-F32.gguf") {
+  return std::string(MOE_TESTS_DIR) + "/golden/gguf/" + name;
+}
 
 inline OptionsHandle make_options(const Values &values) {
   OptionsHandle options;
@@ -91,7 +93,8 @@ inline std::string write_sums(const std::string &path, int rows, int bias = 0) {
 
 // A hand-made batch of two sequences.
 struct SmallBatch {
-  std::vector<int32_t> tokens{5, 9, 20, 33, 7, 8, 40, 41, 42}, labels{9, 20, 33, -100, 8, 40, 41, 42, -100}, starts{0, 4, 9}, domains;
+  std::vector<int32_t> tokens{5, 9, 20, 33, 7, 8, 40, 41, 42}, labels{9, 20, 33, -100, 8, 40, 41, 42, -100}, starts{0, 4, 9},
+      domains;
   moe_batch view() const {
     moe_batch batch = MOE_BATCH_INIT;
     batch.n_tokens = static_cast<int64_t>(tokens.size());

@@ -26,8 +26,12 @@ struct Bundle {
  private:
   void add_adapter(const std::string &domain) {
     moe_error error = MOE_ERROR_INIT;
-    const OptionsHandle options = make_options({{"rank", "2"}, {"learning_rate", "0.1"}, {"warmup_ratio", "0"}, {"max_steps", "3"},
-                                                {"target_modules", "gate_proj,up_proj,down_proj"}, {"seed", domain == "math" ? "1" : "2"}});
+    const OptionsHandle options = make_options({{"rank", "2"},
+                                                {"learning_rate", "0.1"},
+                                                {"warmup_ratio", "0"},
+                                                {"max_steps", "3"},
+                                                {"target_modules", "gate_proj,up_proj,down_proj"},
+                                                {"seed", domain == "math" ? "1" : "2"}});
     LoraHandle lora;
     TrainerHandle trainer;
     EXPECT_OK(moe_lora_create(base, options, &lora, &error));

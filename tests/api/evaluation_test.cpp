@@ -13,7 +13,9 @@ TEST(Evaluation, ComparesModelsOnTheSameRows) {
   moe_error error = MOE_ERROR_INIT;
   const Bundle bundle;
   write_sums(bundle.folder / "m.jsonl", 6);
-  const OptionsHandle options = make_options({{"tasks", "math=" + (bundle.folder / "m.jsonl")}, {"moe", bundle.path()}, {"log_samples", "1"},
+  const OptionsHandle options = make_options({{"tasks", "math=" + (bundle.folder / "m.jsonl")},
+                                              {"moe", bundle.path()},
+                                              {"log_samples", "1"},
                                               {"adapter", "math=" + (bundle.folder / "adapters/math/final_adapter")},
                                               {"output_dir", bundle.folder / "results"}});
   struct {
@@ -36,12 +38,15 @@ TEST(Evaluation, ComparesModelsOnTheSameRows) {
   EXPECT_EQ(json.at("run", "").at("library_version", "").string(), moe_version());
   EXPECT_TRUE(file_exists(bundle.folder / "results/evaluation_results.json"));
   EXPECT_TRUE(file_exists(bundle.folder / "results/evaluation_samples.jsonl"));
-  for (const char *type : {"\"base\"", "\"lora\"", "\"moe\"", "\"oracle\""}) EXPECT_NE(text_of(results).find(type), std::string::npos) << type;
+  for (const char *type : {"\"base\"", "\"lora\"", "\"moe\"", "\"oracle\""})
+    EXPECT_NE(text_of(results).find(type), std::string::npos) << type;
 
   const auto stop = [](const moe_event *, void *) -> int32_t { return 1; };
-  EXPECT_CODE(moe_eval_run(bundle.base, options, stop, nullptr, nullptr, &results, nullptr, &error), MOE_ERR_CANCELLED, "cancelled");
+  EXPECT_CODE(moe_eval_run(bundle.base, options, stop, nullptr, nullptr, &results, nullptr, &error), MOE_ERR_CANCELLED,
+              "cancelled");
   EXPECT_CODE(moe_eval_run(bundle.base, nullptr, nullptr, nullptr, nullptr, &results, nullptr, &error), MOE_ERR_INVALID, "tasks");
-  EXPECT_CODE(moe_eval_run(bundle.base, make_options({{"tasks", "x"}, {"model_type", "moe"}}), nullptr, nullptr, nullptr, &results, nullptr, &error),
+  EXPECT_CODE(moe_eval_run(bundle.base, make_options({{"tasks", "x"}, {"model_type", "moe"}}), nullptr, nullptr, nullptr,
+                           &results, nullptr, &error),
               MOE_ERR_INVALID, "moe");
 }
 
@@ -54,7 +59,8 @@ TEST(Perplexity, IsTheExponentialOfTheMeanLoss) {
   const OptionsHandle options = make_options({{"window", "32"}, {"stride", "16"}});
   ASSERT_OK(moe_perplexity(model, nullptr, text.data(), text.size(), options, nullptr, &out, &error));
   const Json json = json_of(out);
-  EXPECT_NEAR(json.at("perplexity", "").number(), std::exp(json.at("mean_nll", "").number()), 1e-6 * json.at("perplexity", "").number());
+  EXPECT_NEAR(json.at("perplexity", "").number(), std::exp(json.at("mean_nll", "").number()),
+              1e-6 * json.at("perplexity", "").number());
   EXPECT_EQ(json.at("window", "").integer(), 32);
   EXPECT_EQ(json.at("stride", "").integer(), 16);
   EXPECT_GT(json.at("tokens_scored", "").integer(), 100);
@@ -62,7 +68,8 @@ TEST(Perplexity, IsTheExponentialOfTheMeanLoss) {
   TokenHandle token;
   ASSERT_OK(moe_cancel_token_create(&token, &error));
   moe_cancel_token_fire(token);
-  EXPECT_CODE(moe_perplexity(model, nullptr, text.data(), text.size(), options, token, &out, &error), MOE_ERR_CANCELLED, "cancelled");
+  EXPECT_CODE(moe_perplexity(model, nullptr, text.data(), text.size(), options, token, &out, &error), MOE_ERR_CANCELLED,
+              "cancelled");
 }
 
 // Every tensor that the golden file has too.
@@ -81,14 +88,16 @@ TEST(Dump, WritesTheNumbersOfTheGoldenFiles) {
   const std::string base = golden_path("models/qwen3/expected.safetensors"), adapter = golden_path("lora/qwen3_all_linear");
   ModelHandle model;
   ASSERT_OK(moe_model_load(golden_path("models/qwen3").c_str(), make_options({{"compute", "f32"}}), nullptr, &model, &error));
-  const OptionsHandle options = make_options({{"input", base}, {"output", folder / "a"}, {"what", "logits,hidden_states,token_nll"}});
+  const OptionsHandle options =
+      make_options({{"input", base}, {"output", folder / "a"}, {"what", "logits,hidden_states,token_nll"}});
   ASSERT_OK(moe_dump(model, nullptr, options, nullptr, &error));
   expect_golden(folder / "a", base, {"logits", "hidden_states", "final_norm", "token_nll"});
 
   LoraHandle lora;
   ASSERT_OK(moe_lora_load(model, adapter.c_str(), nullptr, &lora, &error));
   const std::string expected = adapter + "/expected.safetensors";
-  ASSERT_OK(moe_dump(model, lora, make_options({{"input", expected}, {"output", folder / "b"}, {"what", "logits,gradients"}}), nullptr, &error));
+  ASSERT_OK(moe_dump(model, lora, make_options({{"input", expected}, {"output", folder / "b"}, {"what", "logits,gradients"}}),
+                     nullptr, &error));
   std::vector<std::string> gradients;
   const Safetensors golden(expected);
   for (const TensorInfo &tensor : golden.tensors()) {
@@ -113,8 +122,10 @@ TEST(Dump, OfABundleHasRoutingAndGradientsByName) {
   batch.positions = {0, 1, 2, 3, 0, 1, 2, 3, 4};
   write_packed_batch(bundle.folder / "batch.safetensors", batch);
   const std::string out = bundle.folder / "out.safetensors";
-  const OptionsHandle options =
-      make_options({{"input", bundle.folder / "batch.safetensors"}, {"output", out}, {"what", "router,gradients,token_nll"}, {"trainable", "joint"}});
+  const OptionsHandle options = make_options({{"input", bundle.folder / "batch.safetensors"},
+                                              {"output", out},
+                                              {"what", "router,gradients,token_nll"},
+                                              {"trainable", "joint"}});
   ASSERT_OK(moe_dump(model, nullptr, options, nullptr, &error));
   const Safetensors file(out);
   EXPECT_EQ(file.at("layers.0.router.probs").shape, (std::vector<int64_t>{9, 3}));

@@ -47,7 +47,9 @@ TEST(Errors, LongTextEndsBetweenTwoCharacters) {
   message += "äöü€😀";
   api::report_error(&error, MOE_ERR_IO, message);
   EXPECT_EQ(std::string(error.message), message.substr(0, 1014));  // "äö" fits before the NUL, "ü" does not
-  api::report_error(&error, MOE_ERR_IO, "a\nb\tc\xff" "d\0e");
+  api::report_error(&error, MOE_ERR_IO,
+                    "a\nb\tc\xff"
+                    "d\0e");
   EXPECT_STREQ(error.message, "a b c?d");
 }
 
@@ -116,7 +118,8 @@ TEST(Misuse, AHandleOfAnotherTypeIsNoticed) {
   const OptionsHandle options = make_options({});
   TextHandle text;
   void *handle = static_cast<moe_options *>(options);
-  EXPECT_CODE(moe_model_info(static_cast<moe_model *>(handle), &text, &error), MOE_ERR_INVALID, "moe_model: the handle is of another type");
+  EXPECT_CODE(moe_model_info(static_cast<moe_model *>(handle), &text, &error), MOE_ERR_INVALID,
+              "moe_model: the handle is of another type");
   EXPECT_EQ(moe_model_layers(static_cast<moe_model *>(handle)), 0);
   auto *foreign = static_cast<moe_model *>(handle);
   moe_model_free(&foreign);

@@ -93,7 +93,8 @@ TEST(Chat, IsRenderedFromJson) {
   const ModelHandle model = load_tiny();
   TextHandle text;
   const std::string messages = R"([{"role": "user", "content": "hi"}])";
-  EXPECT_CODE(moe_chat_render(nullptr, messages.data(), messages.size(), nullptr, &text, &error), MOE_ERR_INVALID, "template_file");
+  EXPECT_CODE(moe_chat_render(nullptr, messages.data(), messages.size(), nullptr, &text, &error), MOE_ERR_INVALID,
+              "template_file");
   const TemporaryFolder temporary;
   write_text(temporary / "t.jinja", "{{ unknown }}");
   const OptionsHandle options = make_options({{"template_file", temporary / "t.jinja"}});

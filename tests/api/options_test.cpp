@@ -75,11 +75,22 @@ TEST(Options, NamesAndAliasesAreDistinct) {
 }
 
 TEST(Options, HabitsFromOtherProgramsWork) {
-  const std::map<std::string, std::string> habits = {
-      {"r", "rank"}, {"lora_r", "rank"}, {"lora_rank", "rank"}, {"lora_alpha", "alpha"}, {"num_train_epochs", "epochs"},
-      {"per_device_train_batch_size", "batch_size"}, {"model-path", "model"}, {"base-model", "model"}, {"max-samples", "max_samples"},
-      {"data_dir", "data"}, {"save_dir", "output_dir"}, {"checkpoint_path", "adapter"}, {"lr", "learning_rate"}, {"warmup", "warmup_ratio"},
-      {"max_seq_length", "max_length"}, {"learning-rate", "learning_rate"}};
+  const std::map<std::string, std::string> habits = {{"r", "rank"},
+                                                     {"lora_r", "rank"},
+                                                     {"lora_rank", "rank"},
+                                                     {"lora_alpha", "alpha"},
+                                                     {"num_train_epochs", "epochs"},
+                                                     {"per_device_train_batch_size", "batch_size"},
+                                                     {"model-path", "model"},
+                                                     {"base-model", "model"},
+                                                     {"max-samples", "max_samples"},
+                                                     {"data_dir", "data"},
+                                                     {"save_dir", "output_dir"},
+                                                     {"checkpoint_path", "adapter"},
+                                                     {"lr", "learning_rate"},
+                                                     {"warmup", "warmup_ratio"},
+                                                     {"max_seq_length", "max_length"},
+                                                     {"learning-rate", "learning_rate"}};
   for (const auto &[alias, key] : habits) {
     const OptionsHandle options = make_options({{alias, key == "max_length" ? "16" : "1"}});
     EXPECT_EQ(moe_options_has(options, key.c_str()), 1) << alias;
@@ -105,8 +116,10 @@ TEST(Options, NumbersAreReadExactly) {
   for (const char *bad : {"", " 1", "1 ", "1.5", "0x10", "1e3", "--1", "nan"}) {
     EXPECT_CODE(moe_options_set(options, "rank", bad, &error), MOE_ERR_INVALID, "rank: expected an integer, 1 to 4096");
   }
-  for (const char *bad : {"", "1,5", "nan", "inf", "1e999", "abc"}) EXPECT_CODE(moe_options_set(options, "alpha", bad, &error), MOE_ERR_INVALID, "alpha");
-  for (const auto &[value, bytes] : std::map<std::string, std::string>{{"512MiB", "536870912"}, {"1k", "1024"}, {"1.5GB", "1610612736"}, {"77", "77"}}) {
+  for (const char *bad : {"", "1,5", "nan", "inf", "1e999", "abc"})
+    EXPECT_CODE(moe_options_set(options, "alpha", bad, &error), MOE_ERR_INVALID, "alpha");
+  for (const auto &[value, bytes] :
+       std::map<std::string, std::string>{{"512MiB", "536870912"}, {"1k", "1024"}, {"1.5GB", "1610612736"}, {"77", "77"}}) {
     EXPECT_OK(moe_options_set(options, "memory_limit", value.c_str(), &error));
     EXPECT_EQ(get(options, "memory_limit"), bytes);
   }
@@ -129,7 +142,8 @@ TEST(Options, ListsAreCutAtCommasOrAppended) {
 TEST(Options, JsonIsTakenWholeOrNotAtAll) {
   moe_error error = MOE_ERROR_INIT;
   const OptionsHandle options = make_options({{"rank", "4"}});
-  const std::string json = R"({"lora_r": 8, "data": {"math": "m.jsonl", "law": "l.jsonl"}, "rslora": true, "stop": ["\n", "a,b"], "lr": 3e-5})";
+  const std::string json =
+      R"({"lora_r": 8, "data": {"math": "m.jsonl", "law": "l.jsonl"}, "rslora": true, "stop": ["\n", "a,b"], "lr": 3e-5})";
   EXPECT_OK(moe_options_load_json(options, json.data(), json.size(), &error));
   EXPECT_EQ(get(options, "rank"), "8");
   EXPECT_EQ(get(options, "data"), "math=m.jsonl,law=l.jsonl");
@@ -167,13 +181,15 @@ TEST(Options, TheResolvedConfigurationIsTypedAndReadsBack) {
 TEST(Options, AMisplacedOptionIsNamed) {
   moe_error error = MOE_ERROR_INIT;
   EXPECT_OK(moe_options_check(make_options({{"rank", "4"}, {"data", "x"}}), "lora", &error));
-  EXPECT_CODE(moe_options_check(make_options({{"rank", "4"}, {"window", "9"}}), "lora", &error), MOE_ERR_INVALID, "'window' is not read by 'lora'");
+  EXPECT_CODE(moe_options_check(make_options({{"rank", "4"}, {"window", "9"}}), "lora", &error), MOE_ERR_INVALID,
+              "'window' is not read by 'lora'");
 }
 
 // docs/options.md: MOE_UPDATE_DOCS=1 writes it anew.
 TEST(Options, ThePageOfTheDocumentationIsTheTable) {
   std::string page =
-      "# Options\n\nOne word for the flag, the key in a configuration file and `moe_options_set`; `-` and `_` are the same. Written by the test of\n"
+      "# Options\n\nOne word for the flag, the key in a configuration file and `moe_options_set`; `-` and `_` are the same. "
+      "Written by the test of\n"
       "the options from the table in lib/api/option_rows.cpp.\n\n"
       "| option | aliases | type | default | bounds | meaning | read by |\n|---|---|---|---|---|---|---|\n";
   for (const moe_option &row : all_rows()) {
@@ -181,8 +197,8 @@ TEST(Options, ThePageOfTheDocumentationIsTheTable) {
       for (size_t at = 0; (at = value.find('|', at)) != std::string::npos; at += 2) value.insert(at, "\\");
       return value;
     };
-    page += std::string("| `") + row.key + "` | " + row.aliases + " | " + row.type + (row.is_list ? " list" : "") + " | " + row.default_value +
-            " | " + cell(row.bounds) + " | " + cell(row.help) + " | " + row.verbs + " |\n";
+    page += std::string("| `") + row.key + "` | " + row.aliases + " | " + row.type + (row.is_list ? " list" : "") + " | " +
+            row.default_value + " | " + cell(row.bounds) + " | " + cell(row.help) + " | " + row.verbs + " |\n";
   }
   const std::string path = std::string(MOE_SOURCE_DIR) + "/docs/options.md";
   if (std::getenv("MOE_UPDATE_DOCS")) write_text(path, page);

@@ -73,34 +73,45 @@ TEST(Allocation, FailureIsAnErrorEverywhere) {
   const OptionsHandle options = make_options({{"rank", "2"}, {"max_steps", "9"}, {"max_new_tokens", "4"}, {"threads", "1"}});
   const TemporaryFolder folder;
   const std::string model_path = tiny(), adapter_path = folder / "a";  // nothing but the library allocates inside a call
-  EXPECT_GT(survive_allocation_failures([&](moe_error *e) { return moe_options_set(options, "data", "a=some/long/path/to/a/file,b=another/long/path", e); }), 2);
   EXPECT_GT(survive_allocation_failures([&](moe_error *e) {
-    ModelHandle model;
-    return moe_model_load(model_path.c_str(), options, nullptr, &model, e);
-  }, 7), 20);
+              return moe_options_set(options, "data", "a=some/long/path/to/a/file,b=another/long/path", e);
+            }),
+            2);
+  EXPECT_GT(survive_allocation_failures(
+                [&](moe_error *e) {
+                  ModelHandle model;
+                  return moe_model_load(model_path.c_str(), options, nullptr, &model, e);
+                },
+                7),
+            20);
 
   ModelHandle model;
   LoraHandle lora;
   TrainerHandle trainer;
   ASSERT_OK(moe_model_load(tiny().c_str(), options, nullptr, &model, &error));
   EXPECT_GT(survive_allocation_failures([&](moe_error *e) {
-    LoraHandle one;
-    return moe_lora_create(model, options, &one, e);
-  }), 5);
+              LoraHandle one;
+              return moe_lora_create(model, options, &one, e);
+            }),
+            5);
   ASSERT_OK(moe_lora_create(model, options, &lora, &error));
   EXPECT_GT(survive_allocation_failures([&](moe_error *e) {
-    TrainerHandle one;
-    return moe_trainer_create_lora(lora, nullptr, options, nullptr, &one, e);
-  }), 2);
+              TrainerHandle one;
+              return moe_trainer_create_lora(lora, nullptr, options, nullptr, &one, e);
+            }),
+            2);
   ASSERT_OK(moe_trainer_create_lora(lora, nullptr, options, nullptr, &trainer, &error));
   const SmallBatch small;
   const moe_batch batch = small.view();
   EXPECT_GT(survive_allocation_failures([&](moe_error *e) { return moe_lora_train_step(trainer, &batch, nullptr, e); }), 5);
-  EXPECT_GT(survive_allocation_failures([&](moe_error *e) {
-    SessionHandle session;
-    const int32_t status = moe_session_create(model, options, nullptr, &session, e);
-    return status ? status : moe_generate(session, "1 + 1", 5, options, nullptr, nullptr, nullptr, e);
-  }, 3), 10);
+  EXPECT_GT(survive_allocation_failures(
+                [&](moe_error *e) {
+                  SessionHandle session;
+                  const int32_t status = moe_session_create(model, options, nullptr, &session, e);
+                  return status ? status : moe_generate(session, "1 + 1", 5, options, nullptr, nullptr, nullptr, e);
+                },
+                3),
+            10);
   EXPECT_GT(survive_allocation_failures([&](moe_error *e) { return moe_lora_save(lora, adapter_path.c_str(), e); }, 11), 5);
   LoraHandle again;
   EXPECT_OK(moe_lora_load(model, adapter_path.c_str(), nullptr, &again, &error));
@@ -125,18 +136,19 @@ TEST(Fork, TheChildMayOnlyFree) {
   ASSERT_OK(moe_model_load(tiny().c_str(), options, nullptr, &model, &error));
   ASSERT_OK(moe_session_create(model, nullptr, nullptr, &session, &error));
   EXPECT_EQ(in_child([&] {
-    moe_error inner = MOE_ERROR_INIT;
-    moe_session *other = nullptr;
-    alarm(20);  // a join of threads that do not exist would never end
-    const bool refused = moe_generate(session, "a", 1, nullptr, nullptr, nullptr, nullptr, &inner) == MOE_ERR_STATE &&
-                         std::string(inner.message).find("fork") != std::string::npos &&
-                         moe_session_create(model, nullptr, nullptr, &other, &inner) == MOE_ERR_STATE &&
-                         moe_options_set(options, "rank", "1", &inner) == MOE_ERR_STATE;
-    moe_session_free(&session);
-    moe_model_free(&model);
-    moe_options_free(&options);
-    return refused && !session && !model && !options;
-  }), 0);
+              moe_error inner = MOE_ERROR_INIT;
+              moe_session *other = nullptr;
+              alarm(20);  // a join of threads that do not exist would never end
+              const bool refused = moe_generate(session, "a", 1, nullptr, nullptr, nullptr, nullptr, &inner) == MOE_ERR_STATE &&
+                                   std::string(inner.message).find("fork") != std::string::npos &&
+                                   moe_session_create(model, nullptr, nullptr, &other, &inner) == MOE_ERR_STATE &&
+                                   moe_options_set(options, "rank", "1", &inner) == MOE_ERR_STATE;
+              moe_session_free(&session);
+              moe_model_free(&model);
+              moe_options_free(&options);
+              return refused && !session && !model && !options;
+            }),
+            0);
   EXPECT_OK(moe_generate(session, "a", 1, nullptr, nullptr, nullptr, nullptr, &error));
   moe_session_free(&session);
   moe_model_free(&model);
@@ -145,18 +157,19 @@ TEST(Fork, TheChildMayOnlyFree) {
 
 TEST(Fork, TheChildCanLoadItsOwn) {
   EXPECT_EQ(in_child([] {
-    alarm(20);
-    moe_model *model = nullptr;
-    moe_session *session = nullptr;
-    moe_generation *generation = nullptr;
-    const bool good = moe_model_load(tiny().c_str(), nullptr, nullptr, &model, nullptr) == MOE_OK &&
-                      moe_session_create(model, nullptr, nullptr, &session, nullptr) == MOE_OK &&
-                      moe_generate(session, "a", 1, nullptr, nullptr, nullptr, &generation, nullptr) == MOE_OK;
-    moe_generation_free(&generation);
-    moe_session_free(&session);
-    moe_model_free(&model);
-    return good;
-  }), 0);
+              alarm(20);
+              moe_model *model = nullptr;
+              moe_session *session = nullptr;
+              moe_generation *generation = nullptr;
+              const bool good = moe_model_load(tiny().c_str(), nullptr, nullptr, &model, nullptr) == MOE_OK &&
+                                moe_session_create(model, nullptr, nullptr, &session, nullptr) == MOE_OK &&
+                                moe_generate(session, "a", 1, nullptr, nullptr, nullptr, &generation, nullptr) == MOE_OK;
+              moe_generation_free(&generation);
+              moe_session_free(&session);
+              moe_model_free(&model);
+              return good;
+            }),
+            0);
 }
 
 size_t open_descriptors() {
@@ -170,7 +183,8 @@ TEST(Host, StaysAsItWas) {
   const size_t descriptors = open_descriptors();
   const std::string locale = setlocale(LC_ALL, nullptr);
   const int rounding = fegetround();
-  struct sigaction before {}, after {};
+  struct sigaction before {
+  }, after{};
   sigaction(SIGINT, nullptr, &before);
   {
     moe_error error = MOE_ERROR_INIT;

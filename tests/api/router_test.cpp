@@ -47,7 +47,8 @@ TEST(Bundle, IsBuiltValidatedAndOpened) {
   write_text(bundle.path() + "/router.safetensors", "damaged");
   EXPECT_GE(findings(bundle, &good).size(), 1u);
   EXPECT_EQ(good, 0);
-  EXPECT_CODE(moe_model_open_bundle(bundle.base, bundle.path().c_str(), nullptr, &loaded, &error), MOE_ERR_FORMAT, "router.safetensors");
+  EXPECT_CODE(moe_model_open_bundle(bundle.base, bundle.path().c_str(), nullptr, &loaded, &error), MOE_ERR_FORMAT,
+              "router.safetensors");
 }
 
 TEST(Bundle, ValidationCanBeCancelled) {
@@ -55,7 +56,8 @@ TEST(Bundle, ValidationCanBeCancelled) {
   const Bundle bundle;
   int32_t good = 1;
   const auto stop = [](const moe_event *, void *) -> int32_t { return 1; };
-  EXPECT_CODE(moe_bundle_validate(bundle.base, bundle.path().c_str(), stop, nullptr, &good, &error), MOE_ERR_CANCELLED, "cancelled");
+  EXPECT_CODE(moe_bundle_validate(bundle.base, bundle.path().c_str(), stop, nullptr, &good, &error), MOE_ERR_CANCELLED,
+              "cancelled");
   EXPECT_EQ(good, 0);
 }
 
@@ -65,7 +67,8 @@ struct Reference {
 };
 
 // Softmax, top-k and gates of one row in double precision.
-Reference route(const std::vector<float> &w, const std::vector<float> &b, const std::vector<float> &row, int k, const std::string &form, double tau) {
+Reference route(const std::vector<float> &w, const std::vector<float> &b, const std::vector<float> &row, int k,
+                const std::string &form, double tau) {
   const size_t entries = b.size(), d = row.size();
   std::vector<double> z(entries), p(entries);
   for (size_t i = 0; i < entries; i++) {
@@ -77,7 +80,8 @@ Reference route(const std::vector<float> &w, const std::vector<float> &b, const 
   for (double &x : p) x /= sum;
   Reference result;
   for (size_t i = 0; i < entries; i++) result.ids.push_back(static_cast<int32_t>(i));
-  std::stable_sort(result.ids.begin(), result.ids.end(), [&](int a, int c) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(c)]; });
+  std::stable_sort(result.ids.begin(), result.ids.end(),
+                   [&](int a, int c) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(c)]; });
   result.ids.resize(static_cast<size_t>(k));
   double experts = 0, picked = 0;
   for (int32_t id : result.ids) picked += p[static_cast<size_t>(id)], experts += id ? p[static_cast<size_t>(id)] : 0;
@@ -127,7 +131,8 @@ TEST_P(RouteAlone, IsTheReferenceInEveryTypeAndAlignment) {
     for (int32_t layer = 0; layer < moe_router_layers(router); layer++) {
       const std::string name = text("layers.", layer, ".router.");
       const auto w = tensors.read_floats(tensors.at(name + "weight")), b = tensors.read_floats(tensors.at(name + "bias"));
-      ASSERT_OK(moe_router_route(router, layer, hidden.data() + 1, dtype, rows, static_cast<int64_t>(stride), ids.data(), weights.data(), &error));
+      ASSERT_OK(moe_router_route(router, layer, hidden.data() + 1, dtype, rows, static_cast<int64_t>(stride), ids.data(),
+                                 weights.data(), &error));
       for (size_t r = 0; r < rows; r++) {
         const Reference expected = route(w, b, values[r], k, form, 0.05);
         for (size_t j = 0; j < static_cast<size_t>(k); j++) {
@@ -139,8 +144,9 @@ TEST_P(RouteAlone, IsTheReferenceInEveryTypeAndAlignment) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(Forms, RouteAlone,
-                         testing::Values(std::tuple("delta", 1), std::tuple("delta", 2), std::tuple("renormalised_delta", 2), std::tuple("renormalised_delta", 3),
-                                         std::tuple("weighted", 2), std::tuple("weighted", 3), std::tuple("straight_through", 1),
+                         testing::Values(std::tuple("delta", 1), std::tuple("delta", 2), std::tuple("renormalised_delta", 2),
+                                         std::tuple("renormalised_delta", 3), std::tuple("weighted", 2),
+                                         std::tuple("weighted", 3), std::tuple("straight_through", 1),
                                          std::tuple("straight_through", 2)));
 
 TEST(Router, RefusesWhatItCannotRoute) {
@@ -163,10 +169,10 @@ TEST(Router, RefusesWhatItCannotRoute) {
   EXPECT_CODE(call(0, MOE_DTYPE_F32, 2, bytes - 1), MOE_ERR_INVALID, "row_stride_bytes");
   hidden[static_cast<size_t>(d) + 3] = NAN;
   EXPECT_CODE(call(0, MOE_DTYPE_F32, 2, bytes), MOE_ERR_NUMERIC, "row 1");
-  EXPECT_CODE(moe_router_route_attention(router, 0, hidden.data(), MOE_DTYPE_F32, 1, bytes, ids.data(), weights.data(), &error), MOE_ERR_STATE,
-              "attention");
-  EXPECT_CODE(moe_router_load(bundle.path().c_str(), make_options({{"form", "weighted"}, {"top_k", "1"}}), &router, &error), MOE_ERR_INVALID,
-              "constant gate");
+  EXPECT_CODE(moe_router_route_attention(router, 0, hidden.data(), MOE_DTYPE_F32, 1, bytes, ids.data(), weights.data(), &error),
+              MOE_ERR_STATE, "attention");
+  EXPECT_CODE(moe_router_load(bundle.path().c_str(), make_options({{"form", "weighted"}, {"top_k", "1"}}), &router, &error),
+              MOE_ERR_INVALID, "constant gate");
   EXPECT_CODE(moe_router_load(tiny().c_str(), nullptr, &router, &error), MOE_ERR_FORMAT, "qwen3");
   RouterHandle other;
   EXPECT_CODE(moe_router_create(bundle.base, nullptr, &other, &error), MOE_ERR_STATE, "no bundle");
@@ -178,8 +184,11 @@ TEST(Router, IsTrainedAndPutIntoItsBundle) {
   const ModelHandle model = bundle.open();
   write_sums(bundle.folder / "law.jsonl", 12, 1);
   write_sums(bundle.folder / "math.jsonl", 12);
-  const OptionsHandle options = make_options({{"data", "law=" + (bundle.folder / "law.jsonl") + ",math=" + (bundle.folder / "math.jsonl")},
-                                              {"batch_size", "4"}, {"learning_rate", "1e-2"}, {"output_dir", bundle.folder / "out"}});
+  const OptionsHandle options =
+      make_options({{"data", "law=" + (bundle.folder / "law.jsonl") + ",math=" + (bundle.folder / "math.jsonl")},
+                    {"batch_size", "4"},
+                    {"learning_rate", "1e-2"},
+                    {"output_dir", bundle.folder / "out"}});
   RouterHandle router;
   DatasetHandle data;
   TrainerHandle trainer;
@@ -207,8 +216,9 @@ TEST(Router, IsTrainedAndPutIntoItsBundle) {
   int32_t good = 0;
   EXPECT_EQ(findings(bundle, &good), std::vector<std::string>());
   bundle.open();
-  EXPECT_CODE(moe_dataset_open(model, make_options({{"data", "cooking=" + (bundle.folder / "law.jsonl")}}), nullptr, &data, &error),
-              MOE_ERR_INVALID, "base, law, math");
+  EXPECT_CODE(
+      moe_dataset_open(model, make_options({{"data", "cooking=" + (bundle.folder / "law.jsonl")}}), nullptr, &data, &error),
+      MOE_ERR_INVALID, "base, law, math");
 }
 
 TEST(Router, OfOtherSizesIsRefused) {
@@ -224,7 +234,8 @@ TEST(Router, OfOtherSizesIsRefused) {
   ASSERT_OK(moe_bundle_save_router(bundle.path().c_str(), random, &error));
   EXPECT_OK(moe_bundle_save_router(bundle.path().c_str(), saved, &error));
   const std::vector<float> zeros(3 * 8, 0);
-  const TensorToWrite tensors[] = {{"layers.0.router.weight", DType::f32, {3, 8}, zeros.data()}, {"layers.0.router.bias", DType::f32, {3}, zeros.data()}};
+  const TensorToWrite tensors[] = {{"layers.0.router.weight", DType::f32, {3, 8}, zeros.data()},
+                                   {"layers.0.router.bias", DType::f32, {3}, zeros.data()}};
   write_safetensors(bundle.folder / "small.safetensors", tensors);
   RouterHandle small;
   ASSERT_OK(moe_router_load((bundle.folder / "small.safetensors").c_str(), nullptr, &small, &error));

@@ -1,4 +1,5 @@
-// Generation through the C API: pull and callback forms agree, sessions fork and truncate, adapters and experts change the result.
+// Generation through the C API: pull and callback forms agree, sessions fork and truncate, adapters and experts change the
+// result.
 #include <thread>
 
 #include "api/bundle_fixture.h"
@@ -59,7 +60,8 @@ TEST(Session, NextAndGenerateAgree) {
   }
   Stream stream;
   GenerationHandle generation;
-  ASSERT_OK(moe_generate(push, "1 + 1", 5, make_options({{"max_new_tokens", "12"}, {"ignore_eos", "1"}}), collect, &stream, &generation, &error));
+  ASSERT_OK(moe_generate(push, "1 + 1", 5, make_options({{"max_new_tokens", "12"}, {"ignore_eos", "1"}}), collect, &stream,
+                         &generation, &error));
   size_t count = 0, length = 0;
   const int32_t *ids = moe_generation_tokens(generation, &count);
   EXPECT_EQ(std::vector<int32_t>(ids, ids + count), pulled);
@@ -78,7 +80,8 @@ TEST(Session, SamplingDependsOnTheSeedOnly) {
   const ModelHandle model = load_tiny();
   const auto sampled = [&](const Values &values) {
     const SessionHandle session = open_session(model, values);
-    EXPECT_OK(moe_generate(session, "abc", 3, make_options({{"max_new_tokens", "20"}, {"ignore_eos", "1"}}), nullptr, nullptr, nullptr, &error));
+    EXPECT_OK(moe_generate(session, "abc", 3, make_options({{"max_new_tokens", "20"}, {"ignore_eos", "1"}}), nullptr, nullptr,
+                           nullptr, &error));
     return tokens(session);
   };
   EXPECT_EQ(sampled({{"temperature", "1.2"}, {"seed", "3"}}), sampled({{"temperature", "1.2"}, {"seed", "3"}}));
@@ -100,7 +103,8 @@ TEST(Session, StopTextsAndTheCallbackEndIt) {
   moe_generation_tokens(generation, &count);
   EXPECT_EQ(count, 3u);
   const size_t before = tokens(session).size();
-  ASSERT_OK(moe_generate(session, nullptr, 0, make_options({{"max_new_tokens", "2"}, {"ignore_eos", "1"}}), nullptr, nullptr, nullptr, &error));
+  ASSERT_OK(moe_generate(session, nullptr, 0, make_options({{"max_new_tokens", "2"}, {"ignore_eos", "1"}}), nullptr, nullptr,
+                         nullptr, &error));
   EXPECT_EQ(tokens(session).size(), before + 2);
   ASSERT_OK(moe_session_truncate(session, 0, &error));
   EXPECT_CODE(moe_generate(session, nullptr, 0, nullptr, nullptr, nullptr, nullptr, &error), MOE_ERR_STATE, "empty");
@@ -191,7 +195,8 @@ TEST(Session, OfABundleWithDomainGatingTakesTheExpertByName) {
   EXPECT_NE(with({{"domain", "math"}}), with({{"domain", "law"}}));
   EXPECT_NE(with({{"domain", "base"}}), with({{"domain", "law"}}));
   SessionHandle session;
-  EXPECT_CODE(moe_session_create(model, make_options({{"domain", "cooking"}}), nullptr, &session, &error), MOE_ERR_INVALID, "cooking");
+  EXPECT_CODE(moe_session_create(model, make_options({{"domain", "cooking"}}), nullptr, &session, &error), MOE_ERR_INVALID,
+              "cooking");
 }
 
 TEST(Session, CannotUseAnAdapterWhileItIsTrained) {
@@ -201,7 +206,8 @@ TEST(Session, CannotUseAnAdapterWhileItIsTrained) {
   LoraHandle lora;
   DatasetHandle data;
   TrainerHandle trainer;
-  const OptionsHandle options = make_options({{"data", write_sums(folder / "d.jsonl", 8)}, {"max_steps", "1"}, {"output_dir", folder / "o"}});
+  const OptionsHandle options =
+      make_options({{"data", write_sums(folder / "d.jsonl", 8)}, {"max_steps", "1"}, {"output_dir", folder / "o"}});
   ASSERT_OK(moe_lora_create(model, options, &lora, &error));
   ASSERT_OK(moe_dataset_open(model, options, nullptr, &data, &error));
   ASSERT_OK(moe_trainer_create_lora(lora, data, options, nullptr, &trainer, &error));

@@ -43,7 +43,8 @@ std::vector<double> losses(moe_trainer *trainer, int64_t steps) {
 TEST(Training, OwnBatchesLowerTheLoss) {
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
-  const OptionsHandle options = make_options({{"rank", "4"}, {"max_steps", "20"}, {"learning_rate", "2e-2"}, {"warmup_ratio", "0"}});
+  const OptionsHandle options =
+      make_options({{"rank", "4"}, {"max_steps", "20"}, {"learning_rate", "2e-2"}, {"warmup_ratio", "0"}});
   LoraHandle lora;
   TrainerHandle trainer;
   ASSERT_OK(moe_lora_create(model, options, &lora, &error));
@@ -199,11 +200,13 @@ TEST(Training, ThePlanComesBeforeTheMemory) {
   const Json plan = json_of(text);
   EXPECT_GT(plan.at("total_bytes", "").integer(), plan.at("bytes", "").at("weights", "").integer());
   EXPECT_EQ(plan.at("micro_batch_tokens", "").integer(), 8 * 64);
-  EXPECT_CODE(moe_plan(model, make_options({{"memory_limit", "100K"}}), &text, &error), MOE_ERR_NOMEM, "memory_limit: 102400 bytes");
+  EXPECT_CODE(moe_plan(model, make_options({{"memory_limit", "100K"}}), &text, &error), MOE_ERR_NOMEM,
+              "memory_limit: 102400 bytes");
   LoraHandle lora;
   TrainerHandle trainer;
   ASSERT_OK(moe_lora_create(model, nullptr, &lora, &error));
-  EXPECT_CODE(moe_trainer_create_lora(lora, nullptr, make_options({{"memory_limit", "1"}}), nullptr, &trainer, &error), MOE_ERR_NOMEM, "memory_limit");
+  EXPECT_CODE(moe_trainer_create_lora(lora, nullptr, make_options({{"memory_limit", "1"}}), nullptr, &trainer, &error),
+              MOE_ERR_NOMEM, "memory_limit");
 }
 
 struct Seen {
@@ -234,7 +237,8 @@ TEST(Run, LeavesTheResultOnDiskAndGoesOnWhereItWasStopped) {
   Seen whole;
   Training straight = start(folder, values);
   DatasetHandle held_out;
-  ASSERT_OK(moe_dataset_open(straight.model, make_options({{"data", write_sums(eval_folder / "e.jsonl", 5, 1)}}), nullptr, &held_out, &error));
+  ASSERT_OK(moe_dataset_open(straight.model, make_options({{"data", write_sums(eval_folder / "e.jsonl", 5, 1)}}), nullptr,
+                             &held_out, &error));
   TextHandle summary;
   ASSERT_OK(moe_trainer_run(straight.trainer, held_out, run_options("a", "false"), watch, &whole, &summary, &error));
   EXPECT_EQ(whole.losses.size(), 8u);
@@ -250,13 +254,15 @@ TEST(Run, LeavesTheResultOnDiskAndGoesOnWhereItWasStopped) {
   Seen stopped, resumed;
   stopped.stop_at = 3;
   Training first = start(folder, values);
-  EXPECT_CODE(moe_trainer_run(first.trainer, nullptr, run_options("b", "false"), watch, &stopped, nullptr, &error), MOE_ERR_CANCELLED, "step 3");
+  EXPECT_CODE(moe_trainer_run(first.trainer, nullptr, run_options("b", "false"), watch, &stopped, nullptr, &error),
+              MOE_ERR_CANCELLED, "step 3");
   EXPECT_EQ(stopped.kinds.back(), MOE_EVENT_CHECKPOINT);
   Training second = start(folder, values);
   ASSERT_OK(moe_trainer_run(second.trainer, nullptr, run_options("b", "true"), watch, &resumed, nullptr, &error));
   EXPECT_EQ(resumed.kinds.front(), MOE_EVENT_RESUMED);
   EXPECT_EQ(resumed.losses, std::vector<double>(whole.losses.begin() + 3, whole.losses.end()));
-  EXPECT_CODE(moe_trainer_run(second.trainer, nullptr, nullptr, nullptr, nullptr, nullptr, &error), MOE_ERR_INVALID, "output_dir");
+  EXPECT_CODE(moe_trainer_run(second.trainer, nullptr, nullptr, nullptr, nullptr, nullptr, &error), MOE_ERR_INVALID,
+              "output_dir");
 }
 
 TEST(Cancel, FromAnotherThreadStopsAStepAndChangesNothing) {
@@ -305,7 +311,8 @@ TEST(SameTime, ACallbackCannotUseItsOwnHandles) {
     EXPECT_EQ(moe_trainer_steps_done(r->trainer), 1);
     return 0;
   };
-  ASSERT_OK(moe_trainer_run(training.trainer, nullptr, make_options({{"output_dir", folder / "out"}}), callback, &reentry, nullptr, &error));
+  ASSERT_OK(moe_trainer_run(training.trainer, nullptr, make_options({{"output_dir", folder / "out"}}), callback, &reentry,
+                            nullptr, &error));
   EXPECT_EQ(reentry.step, MOE_ERR_BUSY);
   EXPECT_EQ(reentry.save, MOE_ERR_BUSY);
   EXPECT_OK(moe_lora_save(training.lora, (folder / "x").c_str(), &error));

@@ -23,24 +23,38 @@ class Evaluation : public testing::Test {
   void SetUp() override {
     std::string choices, sums;
     for (int i = 0; i < 14; i++) {
-      choices += Json::object({{"question", text("What is number ", i, "?")}, {"opa", text("the ", i)}, {"opb", text("red ", i * i)},
-                               {"opc", "nothing"}, {"opd", "a long answer, " + std::string(static_cast<size_t>(i), 'x')}, {"cop", i % 4}}).dump() + "\n";
-      sums += Json::object({{"question", text("How much is ", i, " and ", i, "?")}, {"answer", text(i, " + ", i, " = ", 2 * i, "\n#### ", 2 * i)}}).dump() + "\n";
+      choices += Json::object({{"question", text("What is number ", i, "?")},
+                               {"opa", text("the ", i)},
+                               {"opb", text("red ", i * i)},
+                               {"opc", "nothing"},
+                               {"opd", "a long answer, " + std::string(static_cast<size_t>(i), 'x')},
+                               {"cop", i % 4}})
+                     .dump() +
+                 "\n";
+      sums += Json::object({{"question", text("How much is ", i, " and ", i, "?")},
+                            {"answer", text(i, " + ", i, " = ", 2 * i, "\n#### ", 2 * i)}})
+                  .dump() +
+              "\n";
     }
     write_file_atomic(folder_ / "choices.jsonl", choices);
     write_file_atomic(folder_ / "sums.jsonl", sums);
-    for (const char *domain : {"medical", "math"}) adapters_.emplace_back(domain, test::noisy_adapter(*model_, adapters_.size() + 20, 0.2f));
+    for (const char *domain : {"medical", "math"})
+      adapters_.emplace_back(domain, test::noisy_adapter(*model_, adapters_.size() + 20, 0.2f));
     mixture_ = test::noisy_mixture(*model_, {"medical", "math"}, 31, 0.2f);
     tasks_ = {{"medical", folder_ / "choices.jsonl", "", 0}, {"math", folder_ / "sums.jsonl", "", 0}};
     models_ = {{"base", "base", "", nullptr, nullptr, {}}};
-    for (const auto &[domain, adapter] : adapters_) models_.push_back({domain + "-lora", "lora", "adapters/" + domain, adapter, nullptr, {}});
+    for (const auto &[domain, adapter] : adapters_)
+      models_.push_back({domain + "-lora", "lora", "adapters/" + domain, adapter, nullptr, {}});
     models_.push_back({"mixture", "moe", "bundle", nullptr, mixture_, {}});
     models_.push_back({"oracle", "oracle", "", nullptr, nullptr, adapters_});
     options_.max_new_tokens = 8;
   }
 
-  std::vector<EvalResult> run(const EvalProgress &progress = nullptr) { return evaluate(*model_, models_, tasks_, options_, progress, nullptr); }
-  static const EvalResult &find(const std::vector<EvalResult> &results, const std::string &domain, const std::string &model, const std::string &type) {
+  std::vector<EvalResult> run(const EvalProgress &progress = nullptr) {
+    return evaluate(*model_, models_, tasks_, options_, progress, nullptr);
+  }
+  static const EvalResult &find(const std::vector<EvalResult> &results, const std::string &domain, const std::string &model,
+                                const std::string &type) {
     for (const EvalResult &result : results)
       if (result.domain == domain && result.model_name == model && result.evaluation_type == type) return result;
     throw std::runtime_error("no result " + domain + " " + model + " " + type);
@@ -60,7 +74,8 @@ TEST_F(Evaluation, LossesAreThoseOfTrainingsMasks) {
   ASSERT_EQ(results.size(), 10u);
   const ExampleTokenizer tokenizer(*model_->tokenizer(), nullptr, options_.max_length);
   for (const auto &[domain, type] : {std::pair{"medical", "multiple_choice"}, {"math", "loss"}}) {
-    const auto examples = read_examples(folder_ / (std::string(domain) == "medical" ? "choices.jsonl" : "sums.jsonl"), "", 0).examples;
+    const auto examples =
+        read_examples(folder_ / (std::string(domain) == "medical" ? "choices.jsonl" : "sums.jsonl"), "", 0).examples;
     const EvalResult &result = find(results, domain, "mixture", type);
     ASSERT_EQ(result.items.size(), examples.size());
     double total = 0;
@@ -130,7 +145,8 @@ TEST_F(Evaluation, GenerationComparesTheAnswer) {
   options_.scoring = "both";
   const auto results = run();
   ASSERT_EQ(results.size(), 15u);
-  const EvalResult &math = find(results, "math", "base", "exact_match"), &medical = find(results, "medical", "base", "exact_match");
+  const EvalResult &math = find(results, "math", "base", "exact_match"),
+                   &medical = find(results, "medical", "base", "exact_match");
   EXPECT_TRUE(math.has_loss);
   EXPECT_FALSE(medical.has_loss);  // the multiple choice result has it
   EXPECT_TRUE(find(results, "medical", "base", "multiple_choice").has_loss);
@@ -152,15 +168,20 @@ TEST_F(Evaluation, FewShotExamplesAreTheFirstRowsAndAreNotScored) {
   EXPECT_EQ(result.total_samples, 5);
   EXPECT_EQ(result.items[0].row, 3);
   const auto examples = read_examples(tasks_[0].path, "", 0).examples;
-  const std::string prompt = examples[0].prompt + examples[0].completion + "\n\n" + examples[1].prompt + examples[1].completion + "\n\n" + examples[2].prompt;
+  const std::string prompt = examples[0].prompt + examples[0].completion + "\n\n" + examples[1].prompt + examples[1].completion +
+                             "\n\n" + examples[2].prompt;
   EXPECT_EQ(result.items[0].prompt_sha256, sha256_hex(prompt.data(), prompt.size()));
 }
 
 TEST_F(Evaluation, RowsThatDoNotFitAreSkippedWithTheReason) {
   tasks_.resize(1);
   models_.resize(1);
-  write_file_atomic(folder_ / "choices.jsonl", read_file(folder_ / "choices.jsonl") +
-      Json::object({{"question", std::string(200, 'q')}, {"opa", "1"}, {"opb", "2"}, {"opc", "3"}, {"opd", "4"}, {"cop", 0}}).dump() + "\n");
+  write_file_atomic(
+      folder_ / "choices.jsonl",
+      read_file(folder_ / "choices.jsonl") +
+          Json::object({{"question", std::string(200, 'q')}, {"opa", "1"}, {"opb", "2"}, {"opc", "3"}, {"opd", "4"}, {"cop", 0}})
+              .dump() +
+          "\n");
   options_.max_length = 190;
   const auto results = run();
   EXPECT_EQ(results[0].total_samples, 14);
@@ -190,7 +211,8 @@ TEST_F(Evaluation, ProgressCountsToTheTotalAndCancels) {
     return true;
   });
   EXPECT_EQ(last, all);
-  EXPECT_FAILS(run([](const std::string &, const std::string &, int64_t, int64_t) { return false; }), Code::cancelled, "cancelled");
+  EXPECT_FAILS(run([](const std::string &, const std::string &, int64_t, int64_t) { return false; }), Code::cancelled,
+               "cancelled");
 }
 
 TEST_F(Evaluation, BadOptionsAndModelsAreNamed) {
@@ -215,9 +237,28 @@ TEST_F(Evaluation, ReportHasResultsComparisonsAndTheMixture) {
   EXPECT_EQ(json.at("run", "report").string_at("tool", "report"), "test");
   ASSERT_EQ(json.at("results", "report").size(), 10u);
   const Json &first = json.at("results", "report").items()[0];
-  for (const char *key : {"domain", "model", "model_type", "model_path", "dataset", "evaluation_type", "prompt_template", "num_fewshot", "seed",
-                          "total_samples", "correct_predictions", "accuracy", "accuracy_interval", "acc_norm", "unparsed", "mean_loss",
-                          "loss_interval", "perplexity", "loss_tokens", "tokens", "seconds", "skipped"}) {
+  for (const char *key : {"domain",
+                          "model",
+                          "model_type",
+                          "model_path",
+                          "dataset",
+                          "evaluation_type",
+                          "prompt_template",
+                          "num_fewshot",
+                          "seed",
+                          "total_samples",
+                          "correct_predictions",
+                          "accuracy",
+                          "accuracy_interval",
+                          "acc_norm",
+                          "unparsed",
+                          "mean_loss",
+                          "loss_interval",
+                          "perplexity",
+                          "loss_tokens",
+                          "tokens",
+                          "seconds",
+                          "skipped"}) {
     EXPECT_TRUE(first.find(key)) << key;
   }
   EXPECT_FALSE(json.at("results", "report").items()[5].find("accuracy"));  // math: only a loss
@@ -236,7 +277,8 @@ TEST_F(Evaluation, ReportHasResultsComparisonsAndTheMixture) {
   EXPECT_EQ(line.string_at("id", "line"), "medical/1");
   EXPECT_EQ(line.at("choice_log_likelihood", "line").size(), 4u);
   const std::string table = evaluation_table(results, options_);
-  for (const char *part : {"Held-out loss", "Multiple choice accuracy", "oracle", "medical", "mean", "Routing of mixture", "right expert"}) {
+  for (const char *part :
+       {"Held-out loss", "Multiple choice accuracy", "oracle", "medical", "mean", "Routing of mixture", "right expert"}) {
     EXPECT_NE(table.find(part), std::string::npos) << part << "\n" << table;
   }
 }
@@ -259,7 +301,8 @@ TEST_F(Evaluation, UsageIsTheTokenWeightedMeanOfTheRouting) {
 }
 
 // Made-up items: two domains of two samples, one token each.
-EvalResult made_up(const std::string &domain, const std::string &model, const std::string &type, std::vector<double> nll, std::vector<int> correct) {
+EvalResult made_up(const std::string &domain, const std::string &model, const std::string &type, std::vector<double> nll,
+                   std::vector<int> correct) {
   EvalResult result;
   result.domain = domain;
   result.model_name = model;
@@ -280,10 +323,12 @@ EvalResult made_up(const std::string &domain, const std::string &model, const st
 }
 
 TEST(Comparison, EqualsHandComputedValues) {
-  const std::vector<EvalResult> results = {
-      made_up("a", "base", "base", {4, 4, 4}, {0, 0, 1}),   made_up("a", "mix", "moe", {3, 3, 3}, {1, 1, 0}),
-      made_up("a", "oracle", "oracle", {2, 2, 2}, {1, 1, 1}), made_up("b", "base", "base", {6, 6}, {0, 0}),
-      made_up("b", "mix", "moe", {3, 3}, {1, 0}),             made_up("b", "oracle", "oracle", {2, 2}, {1, 1})};
+  const std::vector<EvalResult> results = {made_up("a", "base", "base", {4, 4, 4}, {0, 0, 1}),
+                                           made_up("a", "mix", "moe", {3, 3, 3}, {1, 1, 0}),
+                                           made_up("a", "oracle", "oracle", {2, 2, 2}, {1, 1, 1}),
+                                           made_up("b", "base", "base", {6, 6}, {0, 0}),
+                                           made_up("b", "mix", "moe", {3, 3}, {1, 0}),
+                                           made_up("b", "oracle", "oracle", {2, 2}, {1, 1})};
   const auto mixtures = summarize_mixtures(results, 1);
   ASSERT_EQ(mixtures.size(), 1u);
   ASSERT_TRUE(mixtures[0].recovered_share);
@@ -309,7 +354,8 @@ TEST(Comparison, EqualsHandComputedValues) {
 }
 
 TEST(Comparison, WithoutAGainOfTheOracleThereIsNoShare) {
-  const std::vector<EvalResult> results = {made_up("a", "base", "base", {2, 2}, {0, 0}), made_up("a", "mix", "moe", {3, 3}, {0, 0}),
+  const std::vector<EvalResult> results = {made_up("a", "base", "base", {2, 2}, {0, 0}),
+                                           made_up("a", "mix", "moe", {3, 3}, {0, 0}),
                                            made_up("a", "oracle", "oracle", {2, 2}, {0, 0})};
   EXPECT_FALSE(summarize_mixtures(results, 1)[0].recovered_share);
 }

@@ -32,15 +32,18 @@ TEST(MultipleChoice, LogLikelihoodsEqualFullForwards) {
     std::vector<ChoiceQuestion> questions(3);
     std::string reason;
     const std::string long_prompt = "Question: " + std::string(300, 'q') + " and so on?\nAnswer:";
-    ASSERT_TRUE(make_question(*model->tokenizer(), long_prompt, question({"red", "red wine", "blue", "r"}, 1), 1024, questions[0], reason));
+    ASSERT_TRUE(make_question(*model->tokenizer(), long_prompt, question({"red", "red wine", "blue", "r"}, 1), 1024, questions[0],
+                              reason));
     ASSERT_TRUE(make_question(*model->tokenizer(), "", question({"one", "two"}), 1024, questions[1], reason));
-    ASSERT_TRUE(make_question(*model->tokenizer(), "Q?\nA:", question({"the same start, one end", "the same start, other end"}), 1024, questions[2], reason));
+    ASSERT_TRUE(make_question(*model->tokenizer(), "Q?\nA:", question({"the same start, one end", "the same start, other end"}),
+                              1024, questions[2], reason));
     Scorer scorer(*model, overlay, nullptr);
     for (int repeat = 0; repeat < 2; repeat++) {  // caches are used again
       scorer.score(questions);
       for (const ChoiceQuestion &one : questions) {
         ASSERT_EQ(one.log_likelihood.size(), one.choices.size());
-        for (size_t c = 0; c < one.choices.size(); c++) EXPECT_NEAR(one.log_likelihood[c], brute_force(*model, overlay, one.choices[c]), 2e-3) << c;
+        for (size_t c = 0; c < one.choices.size(); c++)
+          EXPECT_NEAR(one.log_likelihood[c], brute_force(*model, overlay, one.choices[c]), 2e-3) << c;
       }
     }
     if (overlay.mixture) {

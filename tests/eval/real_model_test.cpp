@@ -1,4 +1,5 @@
-// The two real small models against Transformers (tests/golden/real). The files are where MOE_MODELS_DIR says (scripts/get-models).
+// The two real small models against Transformers (tests/golden/real). The files are where MOE_MODELS_DIR says
+// (scripts/get-models).
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -60,9 +61,11 @@ std::vector<std::vector<double>> RealModels::choice_likelihoods(const BaseModel 
   std::vector<ChoiceQuestion> questions;
   for (const Json &item : golden("multiple_choice").at("items", source_).items()) {
     Example example;
-    for (const Json &choice : item.at("choices", source_).items()) example.choices.push_back({choice.string(), " " + choice.string()});
+    for (const Json &choice : item.at("choices", source_).items())
+      example.choices.push_back({choice.string(), " " + choice.string()});
     std::string reason;
-    if (!make_question(*model.tokenizer(), "Question: " + item.string_at("question", source_) + "\nAnswer:", example, 1024, questions.emplace_back(), reason)) {
+    if (!make_question(*model.tokenizer(), "Question: " + item.string_at("question", source_) + "\nAnswer:", example, 1024,
+                       questions.emplace_back(), reason)) {
       ADD_FAILURE() << reason;
     }
   }
@@ -89,7 +92,8 @@ TEST_P(RealModels, GreedyTokensAndLogitsEqualTransformers) {
     for (size_t t = 0; t < tokens.size(); t++) {
       session.append(std::span(tokens).subspan(t, 1));
       for (size_t k = t * 10; k < t * 10 + 10; k++) {
-        EXPECT_NEAR(session.logits()[static_cast<size_t>(top_ids[k])], top_values[k], 2e-4 * std::abs(top_values[t * 10])) << "position " << t;
+        EXPECT_NEAR(session.logits()[static_cast<size_t>(top_ids[k])], top_values[k], 2e-4 * std::abs(top_values[t * 10]))
+            << "position " << t;
       }
     }
     if (tensors_->find(name + "last_logits")) {
@@ -100,7 +104,8 @@ TEST_P(RealModels, GreedyTokensAndLogitsEqualTransformers) {
     session.append(tokens);
     const std::vector<int32_t> greedy = integers_of(prompt.at("greedy_ids", source_));
     const auto &gaps = prompt.at("top1_top2_gap", source_).items();
-    for (size_t n = 0; n < greedy.size() && gaps[n].number() >= 1e-3; n++) ASSERT_EQ(session.next({}).token, greedy[n]) << "token " << n;
+    for (size_t n = 0; n < greedy.size() && gaps[n].number() >= 1e-3; n++)
+      ASSERT_EQ(session.next({}).token, greedy[n]) << "token " << n;
   }
 }
 
@@ -108,7 +113,8 @@ TEST_P(RealModels, PerplexityEqualsTransformers) {
   const Json &wanted = golden("perplexity");
   const auto wanted_nll = floats("perplexity.nll");
   const auto model = load("f32");
-  std::vector<int32_t> tokens = model->tokenizer()->encode(wanted.string_at("text", source_), {false, true});  // "<unk>" is the token
+  std::vector<int32_t> tokens =
+      model->tokenizer()->encode(wanted.string_at("text", source_), {false, true});  // "<unk>" is the token
   tokens.resize(static_cast<size_t>(wanted.integer_at("text_tokens_used", source_)));
   EXPECT_EQ(tokens, integers("perplexity.ids"));
   const auto run = [&](const BaseModel &one) {
@@ -151,7 +157,8 @@ TEST_P(RealModels, MultipleChoiceEqualsTransformers) {
 }
 
 // One optimizer step's rows as a packed batch: prompt masked, answer and end token supervised, tokenized apart.
-PackedBatch lora_batch(const std::vector<Json> &rows, size_t first, size_t count, const Tokenizer &tokenizer, bool bos, int32_t eos) {
+PackedBatch lora_batch(const std::vector<Json> &rows, size_t first, size_t count, const Tokenizer &tokenizer, bool bos,
+                       int32_t eos) {
   PackedBatch batch;
   batch.starts = {0};
   for (size_t r = first; r < first + count; r++) {
@@ -170,8 +177,9 @@ PackedBatch lora_batch(const std::vector<Json> &rows, size_t first, size_t count
   return batch;
 }
 
-// The reference sums the terms of its softmax in f32. With the 262,144 of Gemma its probabilities add up to 1.00003, which shifts every
-// token's gradient the same way; that is most visible in the last layer. (Imitating it brings the difference there to 5e-4.)
+// The reference sums the terms of its softmax in f32. With the 262,144 of Gemma its probabilities add up to 1.00003, which shifts
+// every token's gradient the same way; that is most visible in the last layer. (Imitating it brings the difference there to
+// 5e-4.)
 double gradient_tolerance(const BaseModel &model) { return model.config().vocabulary > 200000 ? 2.5e-3 : 1e-3; }
 
 TEST_P(RealModels, TenLoraStepsEqualPeft) {
@@ -186,7 +194,8 @@ TEST_P(RealModels, TenLoraStepsEqualPeft) {
   EXPECT_EQ(model->tokenizer()->eos(), eos);
   std::vector<float> first_moment(adapter->parameters().size()), second_moment(first_moment.size());
   for (size_t step = 0; step < losses.size(); step++) {
-    const PackedBatch batch = lora_batch(rows, step * rows_per_step, rows_per_step, *model->tokenizer(), golden("bos_prepended").boolean(), eos);
+    const PackedBatch batch =
+        lora_batch(rows, step * rows_per_step, rows_per_step, *model->tokenizer(), golden("bos_prepended").boolean(), eos);
     PassRequest request;
     request.train = Trainable::adapter;
     request.training = true;
@@ -203,14 +212,16 @@ TEST_P(RealModels, TenLoraStepsEqualPeft) {
       const TensorInfo *expected = tensors_->find("grad_step0." + entry.key);
       if (step > 0 || !expected) continue;
       const auto values = tensors_->read_floats(*expected);
-      EXPECT_LT(test::largest_difference(values, gradients.data() + entry.offset, values.size()), gradient_tolerance(*model)) << entry.key;
+      EXPECT_LT(test::largest_difference(values, gradients.data() + entry.offset, values.size()), gradient_tolerance(*model))
+          << entry.key;
     }
     AdamW adamw;
     adamw.learning_rate = 1e-3f;
     adamw.weight_decay = 0.01f;
     adamw.step = static_cast<int64_t>(step) + 1;
     adamw.gradient_scale = static_cast<float>(std::min(1.0, 1 / (norm + 1e-6)));
-    model->backend().adamw(count, adapter->parameters().data(), gradients.data(), first_moment.data(), second_moment.data(), adamw);
+    model->backend().adamw(count, adapter->parameters().data(), gradients.data(), first_moment.data(), second_moment.data(),
+                           adamw);
   }
 }
 
@@ -235,7 +246,8 @@ TEST_P(RealModels, AConversationPaysForNewMessagesOnly) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, RealModels,
-                         testing::Values(RealModel{"smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"}, RealModel{"gemma3", "gemma-3-270m-q4_k_m.gguf"}),
+                         testing::Values(RealModel{"smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"},
+                                         RealModel{"gemma3", "gemma-3-270m-q4_k_m.gguf"}),
                          [](const auto &info) { return info.param.name; });
 
 }  // namespace

@@ -73,7 +73,9 @@ TEST(Bootstrap, LeavesOutDrawsWithoutANumber) {
   const Bootstrap result = bootstrap({&n, 1}, half, 1, 1000);
   EXPECT_NEAR(static_cast<double>(result.draws), 500, 80);
   EXPECT_EQ(result.interval.low, 1);
-  EXPECT_TRUE(std::isnan(bootstrap({&n, 1}, [](const Draw &) { return INFINITY; }, 1).interval.low));
+  EXPECT_TRUE(std::isnan(bootstrap(
+                             {&n, 1}, [](const Draw &) { return INFINITY; }, 1)
+                             .interval.low));
 }
 
 }  // namespace

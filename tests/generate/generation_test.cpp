@@ -93,7 +93,8 @@ TEST(Generation, AnEndTokenEndsTheAnswerAndHasNoText) {
   options.ignore_eos = false;
   Session session(model);
   bool ended = false;
-  const Generation result = generate(options, [&](const Piece &piece) { return ended = piece.end, true; }, nullptr, &session);
+  const Generation result = generate(
+      options, [&](const Piece &piece) { return ended = piece.end, true; }, nullptr, &session);
   ASSERT_EQ(result.finish_reason, "eos");
   EXPECT_NE(std::find(ends.begin(), ends.end(), result.tokens.back()), ends.end());
   EXPECT_EQ(session.tokens().back(), result.tokens.back());
@@ -107,7 +108,8 @@ TEST(Generation, AnEndTokenEndsTheAnswerAndHasNoText) {
   options.max_new_tokens = static_cast<int64_t>(result.tokens.size()) + 5;
   const Generation longer = generate(options);
   EXPECT_EQ(longer.finish_reason, "length");
-  EXPECT_EQ(std::vector<int32_t>(longer.tokens.begin(), longer.tokens.begin() + static_cast<ptrdiff_t>(result.tokens.size())), result.tokens);
+  EXPECT_EQ(std::vector<int32_t>(longer.tokens.begin(), longer.tokens.begin() + static_cast<ptrdiff_t>(result.tokens.size())),
+            result.tokens);
 }
 
 TEST(Generation, ContinuesWhereItEnded) {
@@ -123,7 +125,8 @@ TEST(Generation, ContinuesWhereItEnded) {
 TEST(Generation, CancelledByTheCallbackOrTheFlagKeepsWhatWasGenerated) {
   Session session(tiny_model());
   int calls = 0;
-  const Generation result = generate(sampled(50), [&](const Piece &piece) { return piece.token < 0 || ++calls < 4; }, nullptr, &session);
+  const Generation result = generate(
+      sampled(50), [&](const Piece &piece) { return piece.token < 0 || ++calls < 4; }, nullptr, &session);
   EXPECT_EQ(result.finish_reason, "cancelled");
   EXPECT_EQ(result.tokens.size(), 4u);
   Cancel fired;
@@ -139,10 +142,13 @@ TEST(Generation, CancelledByTheCallbackOrTheFlagKeepsWhatWasGenerated) {
 TEST(Generation, RoutingIsTheMeanOverTheTokens) {
   const auto mixture = test::noisy_mixture(*tiny_model(), {"a", "b", "c"}, 11);
   std::vector<double> sum(4, 0);
-  const Generation result = generate(sampled(16), [&](const Piece &piece) {
-    for (size_t e = 0; e < piece.routing.size(); e++) sum[e] += piece.routing[e];
-    return true;
-  }, mixture);
+  const Generation result = generate(
+      sampled(16),
+      [&](const Piece &piece) {
+        for (size_t e = 0; e < piece.routing.size(); e++) sum[e] += piece.routing[e];
+        return true;
+      },
+      mixture);
   ASSERT_EQ(result.routing.size(), 4u);
   for (size_t e = 0; e < 4; e++) EXPECT_NEAR(result.routing[e], sum[e] / 16, 1e-5);
 }

@@ -102,7 +102,8 @@ TEST(Sampler, FastTopKAndTopPEqualFullSorting) {
       kept_total += weight;
       before += weight;
     }
-    for (size_t i = 0; i < v; i++) ASSERT_NEAR(got[i], wanted[i] / kept_total, 1e-12) << "k " << k << " p " << p << " token " << i;
+    for (size_t i = 0; i < v; i++)
+      ASSERT_NEAR(got[i], wanted[i] / kept_total, 1e-12) << "k " << k << " p " << p << " token " << i;
   }
 }
 
@@ -190,14 +191,28 @@ TEST(Sampler, BadOptionsAreNamed) {
   fails([](SamplerOptions &o) { o.repetition_penalty = 0; }, "repetition_penalty");
 }
 
+TEST(Sampler, ALogitOfMinusInfinityNeverComes) {
+  std::vector<float> logits(40, -std::numeric_limits<float>::infinity());
+  logits[17] = -3;
+  logits[30] = -4;
+  SamplerOptions options;
+  options.do_sample = true;
+  for (uint64_t n = 0; n < 50; n++) {
+    const int32_t token = sample(options, logits, {}, n).token;
+    EXPECT_TRUE(token == 17 || token == 30) << token;
+  }
+}
+
 TEST(Sampler, LogitsThatAreNoNumbersAreRefused) {
-  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
     for (const size_t at : {0u, 3u, 20u, 33u}) {
       std::vector<float> logits(34, 1.0f);
       logits[at] = bad;
       EXPECT_FAILS(sample({}, logits, {}, 0), Code::numeric, "logits");
     }
   }
+  EXPECT_FAILS(sample({}, std::vector<float>(40, -std::numeric_limits<float>::infinity()), {}, 0), Code::numeric, "logits");
+  EXPECT_FAILS(sample({}, {}, {}, 0), Code::invalid, "no logits");
   SamplerOptions options;
   options.repetition_penalty = 1.5;
   EXPECT_FAILS(sample(options, std::vector<float>{1, 2}, std::vector<int32_t>{2}, 0), Code::invalid, "history");

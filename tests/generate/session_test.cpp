@@ -50,8 +50,11 @@ TEST_P(GoldenGreedy, SixtyFourTokensEqualTransformers) {
   const size_t count = greedy.size() / static_cast<size_t>(batch.sequences());
   for (size_t s = 0; s < static_cast<size_t>(batch.sequences()); s++) {
     Session session(model);
-    session.append(std::span(batch.tokens).subspan(static_cast<size_t>(batch.starts[s]), static_cast<size_t>(batch.starts[s + 1] - batch.starts[s])));
-    const std::vector<int32_t> wanted(greedy.begin() + static_cast<ptrdiff_t>(s * count), greedy.begin() + static_cast<ptrdiff_t>((s + 1) * count));
+    session.append(
+        std::span(batch.tokens)
+            .subspan(static_cast<size_t>(batch.starts[s]), static_cast<size_t>(batch.starts[s + 1] - batch.starts[s])));
+    const std::vector<int32_t> wanted(greedy.begin() + static_cast<ptrdiff_t>(s * count),
+                                      greedy.begin() + static_cast<ptrdiff_t>((s + 1) * count));
     EXPECT_EQ(next_tokens(session, static_cast<int>(count), {}), wanted) << "sequence " << s;
     EXPECT_EQ(session.tokens().size(), static_cast<size_t>(batch.starts[s + 1] - batch.starts[s]) + count);
   }
@@ -71,7 +74,8 @@ TEST(Session, WithoutATokenizerTheTextIsEmpty) {
 TEST(Session, AppendingInPiecesEqualsAppendingAtOnce) {
   Session whole(tiny_model()), pieces(tiny_model());
   whole.append(kPrompt);
-  for (size_t i = 0; i < kPrompt.size(); i += 3) pieces.append(std::span(kPrompt).subspan(i, std::min<size_t>(3, kPrompt.size() - i)));
+  for (size_t i = 0; i < kPrompt.size(); i += 3)
+    pieces.append(std::span(kPrompt).subspan(i, std::min<size_t>(3, kPrompt.size() - i)));
   EXPECT_LT(test::largest_difference(logits_of(whole), logits_of(pieces)), 1e-5);
   EXPECT_EQ(whole.tokens(), pieces.tokens());
 }

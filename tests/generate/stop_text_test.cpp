@@ -16,7 +16,8 @@ struct Result {
 Result run(const std::vector<std::string> &stop, const std::string &text, size_t size) {
   StopText stream(stop);
   Result result;
-  for (size_t i = 0; i < text.size() && !stream.stopped(); i += size) result.text += stream.push(std::string_view(text).substr(i, size));
+  for (size_t i = 0; i < text.size() && !stream.stopped(); i += size)
+    result.text += stream.push(std::string_view(text).substr(i, size));
   result.stopped = stream.stopped();
   result.text += stream.finish();
   return result;

@@ -35,7 +35,8 @@ inline std::shared_ptr<Adapter> noisy_adapter(const BaseModel &model, uint64_t s
   return adapter;
 }
 
-inline std::shared_ptr<Mixture> noisy_mixture(const BaseModel &model, const std::vector<std::string> &domains, uint64_t seed, float size = 0.3f) {
+inline std::shared_ptr<Mixture> noisy_mixture(const BaseModel &model, const std::vector<std::string> &domains, uint64_t seed,
+                                              float size = 0.3f) {
   auto mixture = std::make_shared<Mixture>();
   mixture->domains = domains;
   for (size_t i = 0; i < domains.size(); i++) mixture->experts.push_back(noisy_adapter(model, seed + i + 1, size));
