@@ -10,8 +10,13 @@ namespace {
 // The flags that are no options of the library.
 bool *find_switch(Command &command, const std::string &name) {
   const std::pair<const char *, bool *> switches[] = {
-      {"json", &command.json},         {"quiet", &command.quiet}, {"verbose", &command.verbose},  {"no_color", &command.no_color},
-      {"print_config", &command.print_config}, {"help", &command.help},   {"version", &command.version},
+      {"json", &command.json},
+      {"quiet", &command.quiet},
+      {"verbose", &command.verbose},
+      {"no_color", &command.no_color},
+      {"print_config", &command.print_config},
+      {"help", &command.help},
+      {"version", &command.version},
   };
   for (const auto &[known, value] : switches) {
     if (name == known) return value;
@@ -32,12 +37,14 @@ class Parser {
     while (at_ < arguments_.size()) {
       const std::string &argument = arguments_[at_++];
       if (argument == "--") {
-        command_.operands.insert(command_.operands.end(), arguments_.begin() + static_cast<std::ptrdiff_t>(at_), arguments_.end());
+        command_.operands.insert(command_.operands.end(), arguments_.begin() + static_cast<std::ptrdiff_t>(at_),
+                                 arguments_.end());
         return;
       }
       if (argument == "-h") command_.help = true;
       else if (argument.starts_with("--")) parse_flag(argument.substr(2));
-      else if (argument.starts_with("-") && argument.size() > 1) throw Failure(kUsage, "'" + argument + "' is no flag; flags begin with --");
+      else if (argument.starts_with("-") && argument.size() > 1)
+        throw Failure(kUsage, "'" + argument + "' is no flag; flags begin with --");
       else command_.operands.push_back(argument);
     }
   }
@@ -73,7 +80,8 @@ class Parser {
   }
 
   std::string next_value(const std::string &name) {
-    if (at_ >= arguments_.size() || arguments_[at_].starts_with("--")) throw Failure(kUsage, "option " + flag_name(name) + " needs a value");
+    if (at_ >= arguments_.size() || arguments_[at_].starts_with("--"))
+      throw Failure(kUsage, "option " + flag_name(name) + " needs a value");
     return arguments_[at_++];
   }
 

@@ -19,7 +19,8 @@ Console::Console(std::string program, const ConsoleOptions &options) : program_(
 }
 
 void Console::print(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) throw Failure(kFailed, std::string("standard output: ") + std::strerror(errno));
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
+    throw Failure(kFailed, std::string("standard output: ") + std::strerror(errno));
 }
 
 void Console::flush() {

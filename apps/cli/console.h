@@ -1,5 +1,5 @@
-// What a program says. Results go to stdout, everything else to stderr: log lines, and while something runs a progress line, which
-// is one line that changes on a terminal and plain lines elsewhere.
+// What a program says. Results go to stdout, everything else to stderr: log lines, and while something runs a progress line,
+// which is one line that changes on a terminal and plain lines elsewhere.
 #pragma once
 #include <moe.h>
 
@@ -31,7 +31,8 @@ class Console {
   bool quiet() const { return options_.quiet; }
   bool terminal() const { return terminal_; }
 
-  // The progress line. On a terminal it replaces the one before, at most ten times a second unless `always`; elsewhere it is printed.
+  // The progress line. On a terminal it replaces the one before, at most ten times a second unless `always`; elsewhere it is
+  // printed.
   void progress(const std::string &line, bool always = false);
   void end_progress();  // what comes next begins a new line
 

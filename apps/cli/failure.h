@@ -1,4 +1,5 @@
-// How a program ends: exit status 0 done, 1 failed, 2 wrong usage, 130 cancelled. A failure is thrown and becomes one line on stderr.
+// How a program ends: exit status 0 done, 1 failed, 2 wrong usage, 130 cancelled. A failure is thrown and becomes one line on
+// stderr.
 #pragma once
 #include <moe.h>
 

@@ -20,7 +20,9 @@ class JsonReader {
   }
 
  private:
-  [[noreturn]] void refuse(const char *what) const { throw Failure(kFailed, source_ + ": JSON: " + what + " at byte " + std::to_string(at_)); }
+  [[noreturn]] void refuse(const char *what) const {
+    throw Failure(kFailed, source_ + ": JSON: " + what + " at byte " + std::to_string(at_));
+  }
 
   char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
 
@@ -208,7 +210,8 @@ void write_string(std::string &out, std::string_view text) {
     else if (byte == '\n') out += "\\n";
     else if (byte == '\t') out += "\\t";
     else if (byte == '\r') out += "\\r";
-    else if (static_cast<unsigned char>(byte) < 0x20) ((out += "\\u00") += (byte < 0x10 ? '0' : '1')) += "0123456789abcdef"[byte & 15];
+    else if (static_cast<unsigned char>(byte) < 0x20)
+      ((out += "\\u00") += (byte < 0x10 ? '0' : '1')) += "0123456789abcdef"[byte & 15];
     else out += text.substr(0, length);
     text.remove_prefix(length ? length : 1);
   }

@@ -37,21 +37,21 @@ class Json {
   bool is_array() const { return kind_ == Kind::array; }
   bool is_object() const { return kind_ == Kind::object; }
 
-  bool boolean() const { return boolean_; }                      // false for another kind
-  double number() const;                                         // 0 for another kind
+  bool boolean() const { return boolean_; }  // false for another kind
+  double number() const;                     // 0 for another kind
   int64_t integer() const { return static_cast<int64_t>(number()); }
-  const std::string &string() const { return text_; }            // of a number: as it was written
-  const std::vector<Json> &items() const { return items_; }      // empty for another kind
+  const std::string &string() const { return text_; }        // of a number: as it was written
+  const std::vector<Json> &items() const { return items_; }  // empty for another kind
   const std::vector<Member> &members() const { return members_; }
   size_t size() const { return items_.size() + members_.size(); }
 
-  const Json *find(std::string_view key) const;                  // nullptr when absent or no object
-  const Json &at(std::string_view key) const;                    // a null when absent
-  Json &set(std::string key, Json value);                        // replaces or appends; *this becomes an object
+  const Json *find(std::string_view key) const;  // nullptr when absent or no object
+  const Json &at(std::string_view key) const;    // a null when absent
+  Json &set(std::string key, Json value);        // replaces or appends; *this becomes an object
   Json &push(Json value);
   void erase(std::string_view key);
 
-  std::string dump(int indent = 0) const;                        // indent 0: one line
+  std::string dump(int indent = 0) const;  // indent 0: one line
   bool operator==(const Json &other) const { return dump() == other.dump(); }
 
  private:

@@ -5,7 +5,7 @@ namespace {
 
 Model load(const Context &context, const std::string &path, const Options &options) {
   Model model;
-  call(moe_model_load, path.c_str(), static_cast<const moe_options *>(options.get()), context.cancel, model.out());
+  call(moe_model_load, path.c_str(), options.get(), context.cancel, model.out());
   return model;
 }
 
@@ -34,10 +34,10 @@ Lora load_adapter(const Context &context, const Model &model) {
   Lora lora;
   const auto adapters = named(context.options(), "adapter");
   if (adapters.empty()) return lora;
-  if (adapters.size() > 1) throw Failure(kUsage, "option --adapter: one adapter can be in force, found " + std::to_string(adapters.size()));
+  if (adapters.size() > 1)
+    throw Failure(kUsage, "option --adapter: one adapter can be in force, found " + std::to_string(adapters.size()));
   if (has(context.options(), "moe")) throw Failure(kUsage, "options --adapter and --moe exclude each other");
-  call(moe_lora_load, static_cast<const moe_model *>(model.get()), adapters[0].second.c_str(),
-       static_cast<const moe_options *>(context.options().get()), lora.out());
+  call(moe_lora_load, model.get(), adapters[0].second.c_str(), context.options().get(), lora.out());
   return lora;
 }
 

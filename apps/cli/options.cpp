@@ -25,7 +25,9 @@ std::vector<std::string> words(const std::string &text, char separator) {
   return all;
 }
 
-bool contains(const std::vector<std::string> &all, const std::string &one) { return std::find(all.begin(), all.end(), one) != all.end(); }
+bool contains(const std::vector<std::string> &all, const std::string &one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
+}
 
 }  // namespace
 
@@ -72,7 +74,7 @@ std::string required(const Options &options, const std::string &key) {
 }
 
 Json resolved(const Options &options, const char *verb) {
-  return Json::parse(text_of(moe_options_resolved, static_cast<const moe_options *>(options.get()), verb), "options");
+  return Json::parse(text_of(moe_options_resolved, options.get(), verb), "options");
 }
 
 Options copy(const Options &options) {

@@ -12,8 +12,8 @@ namespace moe::cli {
 Options new_options();
 void set(const Options &options, const std::string &key, const std::string &value);
 
-bool has(const Options &options, const std::string &key);          // it was set
-std::string get(const Options &options, const std::string &key);   // "" = none
+bool has(const Options &options, const std::string &key);         // it was set
+std::string get(const Options &options, const std::string &key);  // "" = none
 int64_t integer(const Options &options, const std::string &key);
 bool flag(const Options &options, const std::string &key);
 std::vector<std::string> list(const Options &options, const std::string &key);

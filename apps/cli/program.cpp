@@ -43,11 +43,13 @@ int run_verb(const Program &program, const Verb &verb, Context &context) {
   if (command.version) return context.console.print(std::string(program.name) + " " + moe_version() + "\n"), kDone;
   if (command.help) return context.console.print(verb_help(program, verb)), kDone;
   if (command.operands.size() > static_cast<size_t>(verb.operands)) {
-    throw Failure(kUsage, "'" + command.operands[static_cast<size_t>(verb.operands)] + "' is one argument too many; options begin with --");
+    throw Failure(
+        kUsage, "'" + command.operands[static_cast<size_t>(verb.operands)] + "' is one argument too many; options begin with --");
   }
-  if (command.print_config && verb.plain_config) return context.console.print(resolved(command.options, verb.name).dump(2) + "\n"), kDone;
+  if (command.print_config && verb.plain_config)
+    return context.console.print(resolved(command.options, verb.name).dump(2) + "\n"), kDone;
   context.cancel = cancel_on_interrupt();
-  call(moe_options_set_log, command.options.get(), log_to_console, static_cast<void *>(&context.console));
+  call(moe_options_set_log, command.options.get(), log_to_console, &context.console);
   return verb.run(context);
 }
 
@@ -76,7 +78,7 @@ int run_parsed(const Program &program, const Verb &verb, Command command) {
 
 Options Context::copied() const {
   Options result = copy(command.options);
-  call(moe_options_set_log, result.get(), log_to_console, static_cast<void *>(&console));
+  call(moe_options_set_log, result.get(), log_to_console, &console);
   return result;
 }
 
@@ -85,8 +87,10 @@ int run_program(const Program &program, int argc, char **argv) {
   Console console(program.name, {});
   try {
     const std::string first = arguments.empty() ? "" : arguments[0];
-    if (first == "--help" || first == "-h" || first == "help") return console.print(program_help(program)), console.flush(), kDone;
-    if (first == "--version") return console.print(std::string(program.name) + " " + moe_version() + "\n"), console.flush(), kDone;
+    if (first == "--help" || first == "-h" || first == "help")
+      return console.print(program_help(program)), console.flush(), kDone;
+    if (first == "--version")
+      return console.print(std::string(program.name) + " " + moe_version() + "\n"), console.flush(), kDone;
     const Verb &verb = take_verb(program, arguments);
     return run_parsed(program, verb, parse_command(verb.name, arguments, verb.plain_config));
   } catch (const Failure &failure) {

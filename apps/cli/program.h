@@ -22,17 +22,17 @@ struct Context {
 
 struct Verb {
   const char *name;
-  const char *help;                    // one line
-  const char *usage;                   // what follows the verb
-  int (*run)(Context &context);        // nullptr: not in this version
-  int operands = 0;                    // how many there may be
-  bool plain_config = true;            // --config holds options of the table; otherwise the verb reads it and prints it
+  const char *help;              // one line
+  const char *usage;             // what follows the verb
+  int (*run)(Context &context);  // nullptr: not in this version
+  int operands = 0;              // how many there may be
+  bool plain_config = true;      // --config holds options of the table; otherwise the verb reads it and prints it
 };
 
 struct Program {
   const char *name, *about;
   std::vector<Verb> verbs;
-  const char *default_verb;            // when the first argument is a flag; nullptr: a verb is needed
+  const char *default_verb;  // when the first argument is a flag; nullptr: a verb is needed
 };
 
 int run_program(const Program &program, int argc, char **argv);

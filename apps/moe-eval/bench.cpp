@@ -1,5 +1,6 @@
-// moe-eval bench: speed of a model on this machine. Every rate is measured in several rounds, all kinds in each round, with the peak
-// rates of the machine between them, so that a busy moment does not fall on one of them; reported are the best and the median.
+// moe-eval bench: speed of a model on this machine. Every rate is measured in several rounds, all kinds in each round, with the
+// peak rates of the machine between them, so that a busy moment does not fall on one of them; reported are the best and the
+// median.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -62,7 +63,8 @@ class Bench {
  public:
   explicit Bench(const Context &context)
       : context_(context), random_(static_cast<uint64_t>(integer(context.options(), "seed"))),
-        prompt_tokens_(integer(context.options(), "prompt_tokens")), generate_tokens_(integer(context.options(), "generate_tokens")),
+        prompt_tokens_(integer(context.options(), "prompt_tokens")),
+        generate_tokens_(integer(context.options(), "generate_tokens")),
         batch_size_(has(context.options(), "batch_size") ? integer(context.options(), "batch_size") : 1),
         wants_peak_(!has(context.options(), "measure") || flag(context.options(), "measure")) {}
 
@@ -98,9 +100,8 @@ class Bench {
   void prepare_training() {
     const Options settings = context_.copied();
     set(settings, "max_steps", "1000");
-    call(moe_lora_create, model(), static_cast<const moe_options *>(settings.get()), trained_.out());
-    call(moe_trainer_create_lora, trained_.get(), static_cast<moe_dataset *>(nullptr), static_cast<const moe_options *>(settings.get()),
-         context_.cancel, trainer_.out());
+    call(moe_lora_create, model(), settings.get(), trained_.out());
+    call(moe_trainer_create_lora, trained_.get(), nullptr, settings.get(), context_.cancel, trainer_.out());
     batch_.emplace_back(random_, moe_model_vocabulary_size(model()));
     train_step();  // the first one allocates
   }
@@ -108,7 +109,7 @@ class Bench {
   double train_step() {
     const moe_batch batch = batch_[0].view();
     const double start = seconds_now();
-    call(moe_lora_train_step, trainer_.get(), &batch, static_cast<moe_step *>(nullptr));
+    call(moe_lora_train_step, trainer_.get(), &batch, nullptr);
     return static_cast<double>(batch.n_tokens) / (seconds_now() - start);
   }
 
@@ -119,14 +120,15 @@ class Bench {
   Session new_session() {
     Session session;
     call(moe_session_create, model(), options(), context_.cancel, session.out());
-    if (lora_) call(moe_session_set_adapter, session.get(), static_cast<const moe_lora *>(lora_.get()));
+    if (lora_) call(moe_session_set_adapter, session.get(), lora_.get());
     return session;
   }
 
   // Reads a prompt of random tokens, then goes on with `batch_size` copies of the session.
   void generate() {
     std::vector<int32_t> prompt(static_cast<size_t>(prompt_tokens_));
-    for (int32_t &token : prompt) token = static_cast<int32_t>(random_() % static_cast<uint64_t>(moe_model_vocabulary_size(model())));
+    for (int32_t &token : prompt)
+      token = static_cast<int32_t>(random_() % static_cast<uint64_t>(moe_model_vocabulary_size(model())));
     std::vector<float> logits(static_cast<size_t>(moe_model_vocabulary_size(model())));
     std::vector<Session> sessions;
     sessions.push_back(new_session());
@@ -138,7 +140,7 @@ class Bench {
     if (generate_tokens_ == 0) return;
     while (static_cast<int64_t>(sessions.size()) < batch_size_) {
       Session copy;
-      call(moe_session_fork, static_cast<const moe_session *>(sessions[0].get()), copy.out());
+      call(moe_session_fork, sessions[0].get(), copy.out());
       sessions.push_back(std::move(copy));
     }
     std::vector<moe_session *> handles;
@@ -215,7 +217,8 @@ void print_rate(Console &console, const Json &json, const std::string &key) {
 }
 
 void print_table(Console &console, const Json &json) {
-  console.print(format("%-24s %12.3f   median %.3f\n", "model_load_s", json.at("model_load_s").number(), json.at("model_load_s_median").number()));
+  console.print(format("%-24s %12.3f   median %.3f\n", "model_load_s", json.at("model_load_s").number(),
+                       json.at("model_load_s_median").number()));
   for (const char *key : {"prompt_tokens_per_s", "generate_tokens_per_s", "train_tokens_per_s"}) print_rate(console, json, key);
   console.print(format("%-24s %12s\n", "peak_rss_bytes", bytes_text(json.at("peak_rss_bytes").number()).c_str()));
   for (const Json &peak : json.at("machine_peak").items()) {

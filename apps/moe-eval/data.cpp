@@ -1,4 +1,5 @@
-// moe-eval data: rows as training sees them. For people the supervised part of a text stands between ⟦ and ⟧; with --json, and with
+// moe-eval data: rows as training sees them. For people the supervised part of a text stands between ⟦ and ⟧; with --json, and
+// with
 // --raw, the lines of the library as they are.
 #include "cli/models.h"
 #include "moe-eval/verbs.h"
@@ -28,7 +29,8 @@ std::string marked(const std::string &text, const Json &spans) {
 
 void print_row(Console &console, const Json &row) {
   std::string head = "-- row " + row.at("row").string() + ", " + row.at("kind").string();
-  if (row.find("tokens")) head += ", " + row.at("tokens").string() + " tokens, " + row.at("supervised_tokens").string() + " supervised";
+  if (row.find("tokens"))
+    head += ", " + row.at("tokens").string() + " tokens, " + row.at("supervised_tokens").string() + " supervised";
   if (row.find("skipped")) head += ", skipped: " + row.at("skipped").string();
   console.print(head + "\n");
   for (const Json &message : row.at("messages").items()) {
@@ -43,7 +45,8 @@ void print_row(Console &console, const Json &row) {
 
 void print_skipped(Console &console, const Json &skipped) {
   for (const auto &[reason, rows] : skipped.members()) {
-    console.print("-- skipped " + rows.at("count").string() + ": " + reason + " (first row " + rows.at("first_row").string() + ")\n");
+    console.print("-- skipped " + rows.at("count").string() + ": " + reason + " (first row " + rows.at("first_row").string() +
+                  ")\n");
   }
 }
 
@@ -55,8 +58,7 @@ int run_data(Context &context) {
   if (flag(options, "types") && !flag(options, "raw")) throw Failure(kUsage, "option --types needs --raw");
   Model model;
   if (has(options, "model") && !flag(options, "raw")) model = load_base(context);
-  const std::string lines =
-      text_of(moe_dataset_preview, static_cast<const moe_model *>(model.get()), static_cast<const moe_options *>(options.get()));
+  const std::string lines = text_of(moe_dataset_preview, model.get(), options.get());
   if (context.command.json || flag(options, "raw")) return context.console.print(lines), kDone;
   for (size_t begin = 0; begin < lines.size();) {
     const size_t end = lines.find('\n', begin);

@@ -24,16 +24,15 @@ std::string prompt_of(const Context &context) {
 // A session with the adapter of the options in force.
 Session new_session(const Context &context, const Model &model, const Lora &lora) {
   Session session;
-  call(moe_session_create, static_cast<const moe_model *>(model.get()), static_cast<const moe_options *>(context.options().get()), context.cancel,
-       session.out());
-  if (lora) call(moe_session_set_adapter, session.get(), static_cast<const moe_lora *>(lora.get()));
+  call(moe_session_create, model.get(), context.options().get(), context.cancel, session.out());
+  if (lora) call(moe_session_set_adapter, session.get(), lora.get());
   return session;
 }
 
 Generation generate(const Context &context, const Session &session, const std::string &prompt, Stream &stream) {
   Generation generation;
-  call(moe_generate, session.get(), prompt.empty() ? nullptr : prompt.data(), prompt.size(),
-       static_cast<const moe_options *>(context.options().get()), &Stream::on_token, static_cast<void *>(&stream), generation.out());
+  call(moe_generate, session.get(), prompt.empty() ? nullptr : prompt.data(), prompt.size(), context.options().get(),
+       &Stream::on_token, &stream, generation.out());
   stream.check();
   return generation;
 }
@@ -68,8 +67,8 @@ int run_generate(Context &context) {
   size_t count = 0;
   moe_generation_tokens(generation.get(), &count);
   context.console.log(MOE_LOG_DEBUG, format("%lld prompt tokens in %.2f s; %zu tokens in %.2f s; ended by %s",
-                                            static_cast<long long>(moe_generation_prompt_tokens(generation.get())), reading, count, seconds,
-                                            moe_generation_finish_reason(generation.get())));
+                                            static_cast<long long>(moe_generation_prompt_tokens(generation.get())), reading,
+                                            count, seconds, moe_generation_finish_reason(generation.get())));
   return kDone;
 }
 

@@ -23,7 +23,7 @@ void for_each_line(const Context &context, Work work) {
 }
 
 std::vector<int32_t> tokenize(const Model &model, const std::string &text, int32_t flags) {
-  const auto *handle = static_cast<const moe_model *>(model.get());
+  const auto *handle = model.get();
   std::vector<int32_t> ids(text.size() + 8);
   size_t needed = 0;
   moe_error error = MOE_ERROR_INIT;
@@ -39,8 +39,8 @@ std::vector<int32_t> tokenize(const Model &model, const std::string &text, int32
 
 std::string detokenize(const Model &model, const std::vector<int32_t> &ids) {
   size_t needed = 0;
-  const auto *handle = static_cast<const moe_model *>(model.get());
-  call(moe_model_detokenize, handle, ids.data(), ids.size(), 0, static_cast<char *>(nullptr), size_t{0}, &needed);
+  const auto *handle = model.get();
+  call(moe_model_detokenize, handle, ids.data(), ids.size(), 0, nullptr, size_t{0}, &needed);
   std::string text(needed, '\0');
   call(moe_model_detokenize, handle, ids.data(), ids.size(), 0, text.data(), text.size(), &needed);
   return text;
@@ -48,7 +48,8 @@ std::string detokenize(const Model &model, const std::vector<int32_t> &ids) {
 
 bool truth(const Json &line, const char *key, const std::string &where) {
   const Json &value = line.at(key);
-  if (!value.is_null() && value.kind() != Json::Kind::boolean) throw Failure(kFailed, where + ": '" + key + "': expected true or false");
+  if (!value.is_null() && value.kind() != Json::Kind::boolean)
+    throw Failure(kFailed, where + ": '" + key + "': expected true or false");
   return value.boolean();
 }
 
@@ -75,7 +76,8 @@ int run_render(Context &context) {
   for_each_line(context, [&](const std::string &line, const std::string &) {
     Text rendered;
     moe_error error = MOE_ERROR_INIT;
-    const int32_t status = moe_chat_render(model.get(), line.data(), line.size(), context.options().get(), rendered.out(), &error);
+    const int32_t status =
+        moe_chat_render(model.get(), line.data(), line.size(), context.options().get(), rendered.out(), &error);
     const bool refused = status == MOE_ERR_UNSUPPORTED || status == MOE_ERR_INVALID || status == MOE_ERR_FORMAT;
     if (refused) return context.console.print(Json::object({{"error", error.message}}).dump() + "\n");
     check(status, error);

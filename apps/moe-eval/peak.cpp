@@ -32,7 +32,8 @@ struct Rate {
 
 volatile int g_seed = 0;  // keeps operands unknown to the compiler
 
-// Accumulators that do not wait for each other hide the latency of the units. They are written out by the pack I, one register each.
+// Accumulators that do not wait for each other hide the latency of the units. They are written out by the pack I, one register
+// each.
 template <size_t... I>
 __attribute__((target("avx512f"))) float f32_avx512(int64_t rounds, std::index_sequence<I...>) {
   const __m512 a = _mm512_set1_ps(static_cast<float>(g_seed));
@@ -161,7 +162,8 @@ Peak answer_of(int pipe_end, pid_t child) {
   char bytes[sizeof peak];
   size_t have = 0;
   ssize_t count;
-  while (have < sizeof bytes && (count = read(pipe_end, bytes + have, sizeof bytes - have)) > 0) have += static_cast<size_t>(count);
+  while (have < sizeof bytes && (count = read(pipe_end, bytes + have, sizeof bytes - have)) > 0)
+    have += static_cast<size_t>(count);
   int status = 0;
   waitpid(child, &status, 0);
   if (have == sizeof bytes) std::memcpy(&peak, bytes, sizeof peak);

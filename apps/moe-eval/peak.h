@@ -1,5 +1,5 @@
-// The limits of this machine, measured: multiply-adds in registers (f32, bf16 dot products, int8 dot products) and memory read far
-// beyond the caches. What the speed of a run is compared with.
+// The limits of this machine, measured: multiply-adds in registers (f32, bf16 dot products, int8 dot products) and memory read
+// far beyond the caches. What the speed of a run is compared with.
 #pragma once
 
 namespace moe::cli {

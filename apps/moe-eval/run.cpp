@@ -21,9 +21,10 @@ class ItemProgress {
     if (what != what_) what_ = what, started_ = seconds_now();
     const bool last = event.done == event.total;
     if (!console_.terminal() && !last) return;
-    const double seconds = seconds_now() - started_, left = seconds * static_cast<double>(event.total - event.done) / static_cast<double>(event.done);
-    console_.progress(format("%s %lld/%lld  eta %s", what.c_str(), static_cast<long long>(event.done), static_cast<long long>(event.total),
-                             duration_text(left).c_str()),
+    const double seconds = seconds_now() - started_,
+                 left = seconds * static_cast<double>(event.total - event.done) / static_cast<double>(event.done);
+    console_.progress(format("%s %lld/%lld  eta %s", what.c_str(), static_cast<long long>(event.done),
+                             static_cast<long long>(event.total), duration_text(left).c_str()),
                       last);
   }
 
@@ -41,8 +42,7 @@ int run_evaluation(Context &context) {
   const Model base = load_base(context);
   ItemProgress progress(context.console);
   Text results, table;
-  call(moe_eval_run, static_cast<const moe_model *>(base.get()), static_cast<const moe_options *>(options.get()), &ItemProgress::on_event,
-       static_cast<void *>(&progress), context.cancel, results.out(), table.out());
+  call(moe_eval_run, base.get(), options.get(), &ItemProgress::on_event, &progress, context.cancel, results.out(), table.out());
   context.console.end_progress();
   if (context.command.json) context.console.print(std::string(view(results)) + "\n");
   else context.console.print(view(table));
@@ -56,8 +56,7 @@ int run_perplexity(Context &context) {
   const Model model = load_model(context);
   const Lora lora = load_adapter(context, model);
   const std::string json =
-      text_of(moe_perplexity, static_cast<const moe_model *>(model.get()), static_cast<const moe_lora *>(lora.get()), text.data(), text.size(),
-              static_cast<const moe_options *>(options.get()), context.cancel);
+      text_of(moe_perplexity, model.get(), lora.get(), text.data(), text.size(), options.get(), context.cancel);
   if (context.command.json) return context.console.print(json + "\n"), kDone;
   const Json result = Json::parse(json, "perplexity");
   context.console.print(format("perplexity     %.4f\n", result.at("perplexity").number()));
@@ -74,8 +73,7 @@ int run_dump(Context &context) {
   const std::string output = required(options, "output");
   const Model model = load_model(context);
   const Lora lora = load_adapter(context, model);
-  call(moe_dump, static_cast<const moe_model *>(model.get()), static_cast<const moe_lora *>(lora.get()),
-       static_cast<const moe_options *>(options.get()), context.cancel);
+  call(moe_dump, model.get(), lora.get(), options.get(), context.cancel);
   if (context.command.json) context.console.print(Json::object({{"output", output}}).dump() + "\n");
   else context.console.print(output + "\n");
   return kDone;

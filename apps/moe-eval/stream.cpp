@@ -11,7 +11,9 @@ int32_t Stream::on_token(const moe_piece *piece, void *user) { return static_cas
 int32_t Stream::take(const moe_piece &piece) {
   const std::string text(piece.text, piece.text_length);
   if (routed_ && piece.token >= 0 && piece.routing) {
-    trace_.push(Json::object({{"token", piece.token}, {"text", text}, {"routing", shares(model_, piece.routing, static_cast<size_t>(piece.n_routing))}}));
+    trace_.push(Json::object({{"token", piece.token},
+                              {"text", text},
+                              {"routing", shares(model_, piece.routing, static_cast<size_t>(piece.n_routing))}}));
   }
   if (!print_ || text.empty()) return 0;
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) broken_ = errno ? errno : EIO;
@@ -47,7 +49,8 @@ void Stream::print_routing(const Generation &generation) {
   if (!routing) return console_.note("routing: none, the model is no bundle with token routing");
   console_.note("routing: " + shares_line(shares(model_, routing, count)));
   for (const Json &token : trace_.items()) {
-    console_.note(format("%8s  %-16s ", token.at("token").string().c_str(), token.at("text").dump().c_str()) + shares_line(token.at("routing")));
+    console_.note(format("%8s  %-16s ", token.at("token").string().c_str(), token.at("text").dump().c_str()) +
+                  shares_line(token.at("routing")));
   }
 }
 

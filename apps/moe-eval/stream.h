@@ -9,7 +9,8 @@ namespace moe::cli {
 class Stream {
  public:
   // print: text goes to stdout as it comes. routed: shares are collected; the names are those of the bundle.
-  Stream(Console &console, const Model &model, bool print, bool routed) : console_(console), model_(model), print_(print), routed_(routed) {}
+  Stream(Console &console, const Model &model, bool print, bool routed)
+      : console_(console), model_(model), print_(print), routed_(routed) {}
 
   // The moe_token_callback; `user` is the Stream. Ends the generation when stdout is closed.
   static int32_t on_token(const moe_piece *piece, void *user);

@@ -16,10 +16,10 @@ int validate(const Context &context, const std::string &folder) {
   const Options options = context.copied();
   set(options, "model", base_path_of(context, folder));
   Model base;
-  call(moe_model_load, get(options, "model").c_str(), static_cast<const moe_options *>(options.get()), context.cancel, base.out());
+  call(moe_model_load, get(options, "model").c_str(), options.get(), context.cancel, base.out());
   Json findings = Json::array();
   int32_t good = 0;
-  call(moe_bundle_validate, static_cast<const moe_model *>(base.get()), folder.c_str(), &on_finding, static_cast<void *>(&findings), &good);
+  call(moe_bundle_validate, base.get(), folder.c_str(), &on_finding, &findings, &good);
   if (context.command.json) {
     context.console.print(Json::object({{"path", folder}, {"good", good != 0}, {"findings", findings}}).dump(2) + "\n");
   } else {
@@ -40,11 +40,12 @@ int run_build(Context &context) {
   if (flag(options, "validate_only")) return validate(context, folder);
   if (!has(options, "adapters")) required(options, "adapters_dir");
   const Model base = load_base(context);
-  const std::string text = text_of(moe_bundle_build, static_cast<const moe_model *>(base.get()), static_cast<const moe_options *>(options.get()));
+  const std::string text = text_of(moe_bundle_build, base.get(), options.get());
   const Json summary = Json::parse(text, "build summary");
   if (context.command.json) return context.console.print(summary.dump(2) + "\n"), kDone;
   for (const Json &check : summary.at("checks").items()) {
-    context.console.print((check.at("good").boolean() ? "good  " : "BAD   ") + check.at("check").string() + ": " + check.at("detail").string() + "\n");
+    context.console.print((check.at("good").boolean() ? "good  " : "BAD   ") + check.at("check").string() + ": " +
+                          check.at("detail").string() + "\n");
   }
   context.console.print("bundle " + folder + "\n");
   return kDone;

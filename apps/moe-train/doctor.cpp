@@ -24,7 +24,7 @@ void print_table(Console &console, const Json &json, const std::string &prefix) 
 }  // namespace
 
 int run_doctor(Context &context) {
-  const Json json = Json::parse(text_of(moe_doctor, static_cast<const moe_options *>(context.options().get())), "doctor");
+  const Json json = Json::parse(text_of(moe_doctor, context.options().get()), "doctor");
   if (context.command.json) context.console.print(json.dump(2) + "\n");
   else print_table(context.console, json, "");
   return kDone;

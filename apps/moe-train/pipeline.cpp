@@ -1,5 +1,5 @@
-// moe-train pipeline: the adapters of all domains, the bundle, its router, the evaluation (docs/pipeline.md). A stage that was made
-// from equal options and inputs is not made again; one that was interrupted goes on from its checkpoint.
+// moe-train pipeline: the adapters of all domains, the bundle, its router, the evaluation (docs/pipeline.md). A stage that was
+// made from equal options and inputs is not made again; one that was interrupted goes on from its checkpoint.
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -17,9 +17,10 @@ namespace {
 
 // Options that do not change a result: paths (their content counts), speed, and what is logged.
 bool counts(const std::string &key) {
-  constexpr const char *kNot[] = {"model",        "moe",        "adapter",          "adapters",   "adapters_dir", "data",     "eval_data",
-                                  "init_adapter", "router",     "tasks",            "output_dir", "threads",      "resume",   "memory_limit",
-                                  "logging_steps", "save_steps", "save_total_limit", "eval_steps", "validate_only"};
+  constexpr const char *kNot[] = {"model",        "moe",          "adapter",       "adapters",   "adapters_dir",     "data",
+                                  "eval_data",    "init_adapter", "router",        "tasks",      "output_dir",       "threads",
+                                  "resume",       "memory_limit", "logging_steps", "save_steps", "save_total_limit", "eval_steps",
+                                  "validate_only"};
   return std::none_of(std::begin(kNot), std::end(kNot), [&](const char *one) { return key == one; });
 }
 
@@ -97,8 +98,8 @@ class Pipeline {
     if (base_) return base_;
     const Options options = config_.adapter(config_.domains()[0]);
     const std::string path = get(options, "model");
-    call(moe_model_load, path.c_str(), static_cast<const moe_options *>(options.get()), context_.cancel, base_.out());
-      return base_;
+    call(moe_model_load, path.c_str(), options.get(), context_.cancel, base_.out());
+    return base_;
   }
 
   std::string fingerprint() { return moe_model_weights_fingerprint(base().get()); }
@@ -140,8 +141,8 @@ class Pipeline {
 
   void make_bundle(const Options &options, const Json &made_from) {
     state_.begin("build", made_from, later_stages(false));
-    const auto *model = static_cast<const moe_model *>(base().get());
-    call(moe_bundle_build, model, static_cast<const moe_options *>(options.get()), static_cast<moe_text **>(nullptr));
+    const auto *model = base().get();
+    call(moe_bundle_build, model, options.get(), nullptr);
     state_.finish("build", config_.bundle() + "/adapters", router_hash());
   }
 
@@ -165,8 +166,7 @@ class Pipeline {
 
   Model open_bundle(const Options &options) {
     Model bundle;
-    call(moe_model_open_bundle, static_cast<const moe_model *>(base().get()), config_.bundle().c_str(),
-         static_cast<const moe_options *>(options.get()), bundle.out());
+    call(moe_model_open_bundle, base().get(), config_.bundle().c_str(), options.get(), bundle.out());
     return bundle;
   }
 
@@ -183,8 +183,7 @@ class Pipeline {
     }
     state_.begin("evaluate", made_from, {});
     Text results, table;
-    call(moe_eval_run, static_cast<const moe_model *>(base().get()), static_cast<const moe_options *>(options.get()),
-         static_cast<moe_event_callback>(nullptr), static_cast<void *>(nullptr), context_.cancel, results.out(), table.out());
+    call(moe_eval_run, base().get(), options.get(), nullptr, nullptr, context_.cancel, results.out(), table.out());
     results_ = Json::parse(view(results), "results");
     if (!context_.command.json) context_.console.print(view(table));
     state_.finish("evaluate", result);
@@ -192,8 +191,9 @@ class Pipeline {
 
   void tell(const std::string &stage, const Json &summary) {
     if (context_.command.json) return;
-    context_.console.print(format("%s: loss %.4f -> %.4f, %.0f steps, %.0f tokens/s\n", stage.c_str(), summary.at("train_loss_first").number(),
-                                  summary.at("train_loss_last").number(), summary.at("steps").number(), summary.at("tokens_per_s").number()));
+    context_.console.print(format("%s: loss %.4f -> %.4f, %.0f steps, %.0f tokens/s\n", stage.c_str(),
+                                  summary.at("train_loss_first").number(), summary.at("train_loss_last").number(),
+                                  summary.at("steps").number(), summary.at("tokens_per_s").number()));
     context_.console.flush();
   }
 

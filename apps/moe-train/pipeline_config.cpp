@@ -30,7 +30,8 @@ Json file_list(const Json &value) {
 PipelineConfig::PipelineConfig(const Context &context) : context_(context), path_(context.command.config) {
   if (path_.empty()) throw Failure(kUsage, "option --config is needed: the file of the pipeline");
   for (const auto &[key, value] : context.command.given) {
-    if (key == "data" || key == "eval_data") throw Failure(kUsage, "option " + flag_name(key) + ": a pipeline takes it from its file, for each domain");
+    if (key == "data" || key == "eval_data")
+      throw Failure(kUsage, "option " + flag_name(key) + ": a pipeline takes it from its file, for each domain");
   }
   const Json file = Json::parse(read_file(path_), path_);
   if (!file.is_object()) throw Failure(kUsage, path_ + ": expected a JSON object");
@@ -60,7 +61,7 @@ void PipelineConfig::load(const Options &options, const std::string &where, cons
 
 Options PipelineConfig::stage(const char *verb, std::vector<const Json *> sections, const Json &own) const {
   Options options = new_options();
-  call(moe_options_set_log, options.get(), log_to_console, static_cast<void *>(&context_.console));
+  call(moe_options_set_log, options.get(), log_to_console, &context_.console);
   Json shared = Json::object();
   for (const auto &[key, value] : common_.members()) {
     moe_option row = MOE_OPTION_INIT;
@@ -91,7 +92,8 @@ Options PipelineConfig::adapter(const std::string &name) const {
   if (!domain.is_object()) domain = Json::object({{"data", domain}});
   if (file_list(domain.at("data")).size() == 0) throw Failure(kUsage, path_ + ": domains: " + name + ": 'data' is needed");
   domain.erase("tasks");
-  return stage("lora", {&sections_.at("adapters"), &domain}, Json::object({{"domain", name}, {"output_dir", adapter_folder(name)}}));
+  return stage("lora", {&sections_.at("adapters"), &domain},
+               Json::object({{"domain", name}, {"output_dir", adapter_folder(name)}}));
 }
 
 Options PipelineConfig::build() const {

@@ -79,14 +79,16 @@ void PipelineState::begin(const std::string &stage, const Json &material, const 
 std::string PipelineState::router_sha256() const { return record("build").at("router_sha256").string(); }
 
 void PipelineState::finish(const std::string &stage, const std::string &result, const std::string &router_sha256) {
-  Json done = Json::object({{"material", record(stage).at("material")}, {"finished", true}, {"result_sha256", sha256_of(result)}});
+  Json done =
+      Json::object({{"material", record(stage).at("material")}, {"finished", true}, {"result_sha256", sha256_of(result)}});
   if (!router_sha256.empty()) done.set("router_sha256", router_sha256);
   stages_.set(stage, std::move(done));
   save();
 }
 
 void PipelineState::save() const {
-  replace_file(path_, Json::object({{"format", "libmoe.pipeline_state"}, {"format_version", 1}, {"stages", stages_}}).dump(1) + "\n");
+  replace_file(path_,
+               Json::object({{"format", "libmoe.pipeline_state"}, {"format_version", 1}, {"stages", stages_}}).dump(1) + "\n");
 }
 
 }  // namespace moe::cli

@@ -1,6 +1,6 @@
-// pipeline_state.json of a pipeline's folder: which stages are finished, and from what they were made. A stage's material is a JSON
-// object of its options and the sha256 of its inputs; a stage is finished when the recorded material is equal and its result is
-// unchanged. Every change is written to a new file and renamed.
+// pipeline_state.json of a pipeline's folder: which stages are finished, and from what they were made. A stage's material is a
+// JSON object of its options and the sha256 of its inputs; a stage is finished when the recorded material is equal and its result
+// is unchanged. Every change is written to a new file and renamed.
 //
 //   {"format": "libmoe.pipeline_state", "format_version": 1,
 //    "stages": {"adapters/medical": {"material": {...}, "finished": true, "result_sha256": "..."}, ...}}

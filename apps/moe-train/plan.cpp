@@ -14,13 +14,14 @@ struct Probe {
 };
 
 Probe make_probe(const Context &context, const Model &model) {
-  const auto *values = static_cast<const moe_options *>(context.options().get());
-  const auto *handle = static_cast<const moe_model *>(model.get());
+  const auto *values = context.options().get();
+  const auto *handle = model.get();
   Probe probe;
   probe.data = open_data(context, context.options(), model);
   if (moe_model_experts(handle) > 0) {
     call(moe_router_load, get(context.options(), "moe").c_str(), values, probe.router.out());
-    call(moe_trainer_create_router, handle, probe.router.get(), probe.data.training.get(), values, context.cancel, probe.trainer.out());
+    call(moe_trainer_create_router, handle, probe.router.get(), probe.data.training.get(), values, context.cancel,
+         probe.trainer.out());
   } else {
     call(moe_lora_create, handle, values, probe.lora.out());
     call(moe_trainer_create_lora, probe.lora.get(), probe.data.training.get(), values, context.cancel, probe.trainer.out());
@@ -30,7 +31,7 @@ Probe make_probe(const Context &context, const Model &model) {
 
 double tokens_in_files(const Dataset &data) {
   double tokens = 0;
-  const Json report = Json::parse(text_of(moe_dataset_report, static_cast<const moe_dataset *>(data.get())), "data report");
+  const Json report = Json::parse(text_of(moe_dataset_report, data.get()), "data report");
   for (const Json &file : report.items()) tokens += file.at("tokens").number();
   return tokens;
 }
@@ -39,7 +40,8 @@ double tokens_in_files(const Dataset &data) {
 void add_run(const Context &context, const Model &model, Json &plan) {
   Probe probe = make_probe(context, model);
   const int64_t steps = moe_trainer_steps_planned(probe.trainer.get());
-  const int64_t rows_a_step = integer(context.options(), "batch_size") * integer(context.options(), "gradient_accumulation_steps");
+  const int64_t rows_a_step =
+      integer(context.options(), "batch_size") * integer(context.options(), "gradient_accumulation_steps");
   const auto sequences = static_cast<double>(moe_dataset_size(probe.data.training.get()));
   const double tokens_a_row = tokens_in_files(probe.data.training) / sequences;
   double epochs = static_cast<double>(integer(context.options(), "epochs"));
@@ -48,9 +50,8 @@ void add_run(const Context &context, const Model &model, Json &plan) {
   double seconds = 0, probed = 0;
   for (int64_t i = 0; i < 2 && i < steps; i++) {
     moe_step step = MOE_STEP_INIT;
-    const auto *no_batch = static_cast<const moe_batch *>(nullptr);
-    if (probe.lora) call(moe_lora_train_step, probe.trainer.get(), no_batch, &step);
-    else call(moe_router_train_step, probe.trainer.get(), no_batch, &step);
+    if (probe.lora) call(moe_lora_train_step, probe.trainer.get(), nullptr, &step);
+    else call(moe_router_train_step, probe.trainer.get(), nullptr, &step);
     seconds = step.seconds, probed = static_cast<double>(step.tokens);
   }
   plan.set("sequences", sequences).set("steps", steps).set("tokens", tokens);
@@ -76,8 +77,7 @@ void print_plan(Console &console, const Json &plan) {
 
 int run_plan(Context &context) {
   const Model model = load_model(context);
-  Json plan = Json::parse(
-      text_of(moe_plan, static_cast<const moe_model *>(model.get()), static_cast<const moe_options *>(context.options().get())), "plan");
+  Json plan = Json::parse(text_of(moe_plan, model.get(), context.options().get()), "plan");
   if (has(context.options(), "data")) add_run(context, model, plan);
   if (context.command.json) context.console.print(plan.dump(2) + "\n");
   else print_plan(context.console, plan);

@@ -13,8 +13,8 @@ void print_usage(const Context &context, const Json &summary, const Model &bundl
   for (size_t entry = 0; entry < target.size(); entry++) {
     double share = 0;
     for (const Json &row : rows.items()) share += row.items()[entry].number() / static_cast<double>(rows.size());
-    context.console.print(format("             %s: %.3f (%.3f)\n", moe_model_domain(bundle.get(), static_cast<int64_t>(entry)), share,
-                                 target.items()[entry].number()));
+    context.console.print(format("             %s: %.3f (%.3f)\n", moe_model_domain(bundle.get(), static_cast<int64_t>(entry)),
+                                 share, target.items()[entry].number()));
   }
 }
 

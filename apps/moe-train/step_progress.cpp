@@ -29,7 +29,8 @@ void StepProgress::step(const moe_event &event) {
   const bool last = event.done >= event.total;
   if (!console_.terminal() && !last && step.step % std::max<int64_t>(1, logging_steps_) != 0) return;
   const double per_step = (seconds_now() - started_) / static_cast<double>(steps_);
-  std::string line = format("step %lld/%lld  loss %.4f", static_cast<long long>(step.step), static_cast<long long>(event.total), step.loss);
+  std::string line =
+      format("step %lld/%lld  loss %.4f", static_cast<long long>(step.step), static_cast<long long>(event.total), step.loss);
   if (step.total_loss != step.loss) line += format("  total %.4f", step.total_loss);
   line += format("  norm %.3g  lr %.2e  %.0f tokens/s  eta %s", step.gradient_norm, step.learning_rate,
                  step.seconds > 0 ? static_cast<double>(step.tokens) / step.seconds : 0.0,

@@ -6,7 +6,8 @@ namespace moe::cli {
 
 class StepProgress {
  public:
-  StepProgress(Console &console, int64_t logging_steps) : console_(console), logging_steps_(logging_steps), started_(seconds_now()) {}
+  StepProgress(Console &console, int64_t logging_steps)
+      : console_(console), logging_steps_(logging_steps), started_(seconds_now()) {}
 
   // The moe_event_callback; `user` is the StepProgress.
   static int32_t on_event(const moe_event *event, void *user);

@@ -11,7 +11,7 @@ namespace {
 void note_data(const Context &context, const char *what, const Dataset &data) {
   double tokens = 0, supervised = 0;
   std::string skipped;
-  const Json report = Json::parse(text_of(moe_dataset_report, static_cast<const moe_dataset *>(data.get())), "data report");
+  const Json report = Json::parse(text_of(moe_dataset_report, data.get()), "data report");
   for (const Json &file : report.items()) {
     tokens += file.at("tokens").number();
     supervised += file.at("supervised_tokens").number();
@@ -28,7 +28,7 @@ void note_data(const Context &context, const char *what, const Dataset &data) {
 
 Dataset open(const Context &context, const Options &options, const Model &model) {
   Dataset data;
-  call(moe_dataset_open, static_cast<const moe_model *>(model.get()), static_cast<const moe_options *>(options.get()), context.cancel, data.out());
+  call(moe_dataset_open, model.get(), options.get(), context.cancel, data.out());
   return data;
 }
 
@@ -36,10 +36,12 @@ Json run(const Context &context, const Options &options, const Trainer &trainer,
   StepProgress progress(context.console, integer(options, "logging_steps"));
   Text summary;
   moe_error error = MOE_ERROR_INIT;
-  const int32_t status = moe_trainer_run(trainer.get(), data.held_out.get(), options.get(), &StepProgress::on_event, &progress, summary.out(), &error);
+  const int32_t status = moe_trainer_run(trainer.get(), data.held_out.get(), options.get(), &StepProgress::on_event, &progress,
+                                         summary.out(), &error);
   context.console.end_progress();
   if (status == MOE_ERR_CANCELLED && progress.saved()) {
-    throw Failure(kCancelled, "cancelled; " + std::string(context.command.verb == "pipeline" ? "the same command" : "--resume") + " goes on from the checkpoint");
+    throw Failure(kCancelled, "cancelled; " + std::string(context.command.verb == "pipeline" ? "the same command" : "--resume") +
+                                  " goes on from the checkpoint");
   }
   check(status, error);
   return Json::parse(view(summary), "summary");
@@ -47,7 +49,8 @@ Json run(const Context &context, const Options &options, const Trainer &trainer,
 
 // Options that leave the result of a run as it is.
 bool changes_nothing(const std::string &key) {
-  constexpr const char *kKeys[] = {"resume", "threads", "memory_limit", "logging_steps", "save_steps", "save_total_limit", "eval_steps", "output_dir"};
+  constexpr const char *kKeys[] = {"resume",     "threads",          "memory_limit", "logging_steps",
+                                   "save_steps", "save_total_limit", "eval_steps",   "output_dir"};
   return std::any_of(std::begin(kKeys), std::end(kKeys), [&](const char *one) { return key == one; });
 }
 
@@ -71,8 +74,8 @@ TrainingData open_data(const Context &context, const Options &options, const Mod
 }
 
 Json train_adapter(const Context &context, const Options &options, const Model &base) {
-  const auto *values = static_cast<const moe_options *>(options.get());
-  const auto *model = static_cast<const moe_model *>(base.get());
+  const auto *values = options.get();
+  const auto *model = base.get();
   Lora lora;
   const std::string start = get(options, "init_adapter");
   if (start.empty()) call(moe_lora_create, model, values, lora.out());
@@ -86,8 +89,8 @@ Json train_adapter(const Context &context, const Options &options, const Model &
 }
 
 Json train_router(const Context &context, const Options &options, const Model &bundle) {
-  const auto *values = static_cast<const moe_options *>(options.get());
-  const auto *model = static_cast<const moe_model *>(bundle.get());
+  const auto *values = options.get();
+  const auto *model = bundle.get();
   Router router;
   call(moe_router_load, required(options, "moe").c_str(), values, router.out());
   TrainingData data = open_data(context, options, bundle);
@@ -116,11 +119,13 @@ void print_summary(const Context &context, const Json &summary, const std::strin
   if (context.command.json) return console.print(summary.dump(2) + "\n");
   const auto number = [&](const char *key) { return summary.at(key).number(); };
   console.print(format("result       %s\n", result.c_str()));
-  console.print(format("steps        %.0f, %.0f tokens in %s\n", number("steps"), number("tokens"), duration_text(number("seconds")).c_str()));
+  console.print(format("steps        %.0f, %.0f tokens in %s\n", number("steps"), number("tokens"),
+                       duration_text(number("seconds")).c_str()));
   if (!summary.at("train_loss_first").is_null()) {
     console.print(format("train loss   %.4f -> %.4f\n", number("train_loss_first"), number("train_loss_last")));
   }
-  if (summary.find("eval_loss")) console.print(format("eval loss    %.4f -> %.4f\n", number("eval_loss_first"), number("eval_loss")));
+  if (summary.find("eval_loss"))
+    console.print(format("eval loss    %.4f -> %.4f\n", number("eval_loss_first"), number("eval_loss")));
   console.print(format("speed        %.0f tokens/s\n", number("tokens_per_s")));
   console.print(format("peak memory  %s\n", bytes_text(number("peak_memory_bytes")).c_str()));
 }

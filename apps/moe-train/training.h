@@ -10,7 +10,8 @@ struct TrainingData {
   Dataset training, held_out;  // held_out may be empty
 };
 
-// Data of `data`, and of `eval_data` or the share `validation_split` of it. `model` may be a bundle: then the names are its domains.
+// Data of `data`, and of `eval_data` or the share `validation_split` of it. `model` may be a bundle: then the names are its
+// domains.
 TrainingData open_data(const Context &context, const Options &options, const Model &model);
 
 // An adapter run (J1) with output in `output_dir`; the summary of the run.

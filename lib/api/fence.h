@@ -1,8 +1,9 @@
 // The one way out of the library: every function of moe.h that can fail runs its body in fence(), which turns what is thrown into
-// a code and a message. Nothing else in lib/api catches.
+// a code and a message.
 #pragma once
 #include <moe.h>
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <span>

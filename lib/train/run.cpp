@@ -38,12 +38,12 @@ Json step_json(const StepReport &r, bool router) {
   return json;
 }
 
-// Mean of the first or last few losses: the ends of the curve.
+// Mean of the first or last ten losses, of at most half of them: the ends of the curve.
 struct CurveEnds {
   std::vector<double> losses;
   void add(double loss) { losses.push_back(loss); }
   double mean(bool last) const {
-    const size_t n = std::min<size_t>(losses.size(), 10);
+    const size_t n = std::min<size_t>((losses.size() + 1) / 2, 10);
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += losses[last ? losses.size() - 1 - i : i];
     return n ? sum / static_cast<double>(n) : std::nan("");
@@ -109,6 +109,7 @@ class Run {
     if (newest.empty()) return;
     trainer_.resume(newest);
     saved_step_ = trainer_.steps_done();
+    prune();  // the run may have been killed before it could
     Json line = Json::object();
     line.set("event", "resumed").set("step", trainer_.steps_done());
     record(line);
@@ -177,6 +178,10 @@ class Run {
       return;
     }
     tell(event);
+    prune();
+  }
+
+  void prune() {
     try {
       prune_checkpoints(checkpoints_, trainer_.options().save_total_limit, options_.log);
     } catch (const Error &error) {

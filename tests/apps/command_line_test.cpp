@@ -42,15 +42,15 @@ TEST_F(CommandLine, WrongUsageIsStatus2) {
                                   {"fly"},
                                   {"merge"},
                                   {"quantize", "--type", "q8_0"},
-                                  {"lora"},                                   // no model
-                                  {"lora", "--rank"},                         // no value
-                                  {"lora", "--rank", "--alpha", "3"},         // no value either
-                                  {"lora", "--rank", "0"},                    // out of bounds
-                                  {"lora", "--rank", "many"},                 // no number
-                                  {"lora", "--prompt", "x"},                  // an option of another verb
-                                  {"lora", "-r", "3"},                        // no single letters
-                                  {"lora", "stray"},                          // no operand
-                                  {"doctor", "--json=1"}};                    // a switch
+                                  {"lora"},                            // no model
+                                  {"lora", "--rank"},                  // no value
+                                  {"lora", "--rank", "--alpha", "3"},  // no value either
+                                  {"lora", "--rank", "0"},             // out of bounds
+                                  {"lora", "--rank", "many"},          // no number
+                                  {"lora", "--prompt", "x"},           // an option of another verb
+                                  {"lora", "-r", "3"},                 // no single letters
+                                  {"lora", "stray"},                   // no operand
+                                  {"doctor", "--json=1"}};             // a switch
   for (const Words &words : all) {
     const Ended ended = train(words);
     EXPECT_EQ(ended.status, 2) << ::testing::PrintToString(words);
@@ -60,8 +60,8 @@ TEST_F(CommandLine, WrongUsageIsStatus2) {
 }
 
 TEST_F(CommandLine, FlagsMayBeWrittenInSeveralWaysAndTheConfigurationIsPrinted) {
-  const Ended ended = train({"lora", "--model=m", "--num_train_epochs", "3", "--lora-alpha", "8", "--rslora", "--resume", "false", "--target-modules",
-                             "q_proj,v_proj", "--print-config"});
+  const Ended ended = train({"lora", "--model=m", "--num_train_epochs", "3", "--lora-alpha", "8", "--rslora", "--resume", "false",
+                             "--target-modules", "q_proj,v_proj", "--print-config"});
   ASSERT_EQ(ended.status, 0) << ended.err;
   const Json config = ended.json();
   EXPECT_EQ(config.at("model", "").string(), "m");

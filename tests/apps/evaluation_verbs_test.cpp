@@ -12,7 +12,10 @@ class EvaluationVerbs : public Programs {
   void make_bundle() {
     for (const std::string domain : {"math", "medical"}) {
       make_data(domain);
-      ASSERT_EQ(train({"lora", "--model", tiny, "--data", path(domain + ".jsonl"), "--domain", domain, "--rank", "4", "--max-steps", "2"}).status, 0);
+      ASSERT_EQ(train({"lora", "--model", tiny, "--data", path(domain + ".jsonl"), "--domain", domain, "--rank", "4",
+                       "--max-steps", "2"})
+                    .status,
+                0);
     }
     ASSERT_EQ(train({"build", "--model", tiny, "--adapters-dir", "domain_models", "--output-dir", "moe_model"}).status, 0);
   }
@@ -29,14 +32,18 @@ TEST_F(EvaluationVerbs, InspectShowsTensorsAndMetadata) {
 }
 
 TEST_F(EvaluationVerbs, TokenizeReadsEscapesAndSurrogatePairs) {
-  const Ended ended = eval({"tokenize", "--model", tiny}, "{\"text\": \"a\\u00e9\\n\\\"\\ud83d\\ude00\\u0000\"}\n\n{\"text\":\"\",\"add_special_tokens\":false}\n");
+  const Ended ended =
+      eval({"tokenize", "--model", tiny},
+           "{\"text\": \"a\\u00e9\\n\\\"\\ud83d\\ude00\\u0000\"}\n\n{\"text\":\"\",\"add_special_tokens\":false}\n");
   ASSERT_EQ(ended.status, 0) << ended.err;
-  EXPECT_EQ(ended.out, "{\"ids\": [97, 195, 169, 10, 34, 240, 159, 152, 128, 0], \"decoded\": \"aé\\n\\\"\xF0\x9F\x98\x80\\u0000\"}\n"
-                       "{\"ids\": [], \"decoded\": \"\"}\n");
+  EXPECT_EQ(ended.out,
+            "{\"ids\": [97, 195, 169, 10, 34, 240, 159, 152, 128, 0], \"decoded\": \"aé\\n\\\"\xF0\x9F\x98\x80\\u0000\"}\n"
+            "{\"ids\": [], \"decoded\": \"\"}\n");
 }
 
 TEST_F(EvaluationVerbs, TokenizeReadsAFileAndMayParseControlTokens) {
-  write_text(path("in.jsonl"), "{\"text\": \"<|im_end|>\", \"parse_special\": true}\n{\"text\": \"<|im_end|>\", \"parse_special\": false}\n");
+  write_text(path("in.jsonl"),
+             "{\"text\": \"<|im_end|>\", \"parse_special\": true}\n{\"text\": \"<|im_end|>\", \"parse_special\": false}\n");
   const Ended ended = eval({"tokenize", "--model", tiny, "--input", "in.jsonl"});
   ASSERT_EQ(ended.status, 0) << ended.err;
   const Json second = Json::parse(ended.out.substr(ended.out.find('\n') + 1), "line");
@@ -45,9 +52,10 @@ TEST_F(EvaluationVerbs, TokenizeReadsAFileAndMayParseControlTokens) {
 }
 
 TEST_F(EvaluationVerbs, TokenizeRefusesWhatIsNoJson) {
-  for (const char *line : {"{\"text\": \"\\ud83d\"}", "{\"text\": \"\\ude00\\ud83d\"}", "{\"text\": \"a\nb\"}", "{\"text\": \"a\"} x", "{\"text\": \"a\", \"text\": \"b\"}",
-                           "{\"text\": 01}", "{\"text\": 1}", "{\"text\": \"\\x\"}", "{\"text\": \"\xC3(\"}", "{\"text\": \"\xED\xA0\x80\"}", "{'text': 'a'}", "[", "{\"text\": \"a\",}",
-                           "{\"text\": \"a\", \"parse_special\": \"yes\"}"}) {
+  for (const char *line : {"{\"text\": \"\\ud83d\"}", "{\"text\": \"\\ude00\\ud83d\"}", "{\"text\": \"a\nb\"}",
+                           "{\"text\": \"a\"} x", "{\"text\": \"a\", \"text\": \"b\"}", "{\"text\": 01}", "{\"text\": 1}",
+                           "{\"text\": \"\\x\"}", "{\"text\": \"\xC3(\"}", "{\"text\": \"\xED\xA0\x80\"}", "{'text': 'a'}", "[",
+                           "{\"text\": \"a\",}", "{\"text\": \"a\", \"parse_special\": \"yes\"}"}) {
     const Ended ended = eval({"tokenize", "--model", tiny, "--quiet"}, line);
     EXPECT_EQ(ended.status, 1) << line;
     EXPECT_NE(ended.err.find("standard input:1"), std::string::npos) << line << ended.err;
@@ -61,10 +69,12 @@ TEST_F(EvaluationVerbs, RenderWritesChatsAsTheGoldenFilesHaveThem) {
   const std::string first = lines.substr(0, lines.find('\n') + 1);
   const Json expected = Json::parse(first, "golden");
   write_text(path("chatml.jinja"),
-             "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
+             "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+             "'\\n'}}{% endfor %}"
              "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}");
-  const Ended ended = eval({"render", "--template-file", "chatml.jinja"}, first + R"({"messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "ok"}]})" + "\n" +
-                                                                               R"({"messages": [], "tools": [1]})" + "\nno json\n");
+  const Ended ended = eval({"render", "--template-file", "chatml.jinja"},
+                           first + R"({"messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "ok"}]})" +
+                               "\n" + R"({"messages": [], "tools": [1]})" + "\nno json\n");
   ASSERT_EQ(ended.status, 0) << ended.err;
   std::istringstream out(ended.out);
   std::string line;
@@ -74,7 +84,8 @@ TEST_F(EvaluationVerbs, RenderWritesChatsAsTheGoldenFilesHaveThem) {
   const Json second = Json::parse(line, "out");
   const std::string rendered = second.at("rendered", "").string();
   EXPECT_EQ(rendered, "<|im_start|>user\né<|im_end|>\n<|im_start|>assistant\nok<|im_end|>\n");
-  EXPECT_EQ(second.at("assistant_spans", "").items()[0].items()[0].integer(), static_cast<int64_t>(rendered.find("ok<")) - 1);  // code points
+  EXPECT_EQ(second.at("assistant_spans", "").items()[0].items()[0].integer(),
+            static_cast<int64_t>(rendered.find("ok<")) - 1);  // code points
   for (int i = 0; i < 2; i++) {
     std::getline(out, line);
     EXPECT_NE(Json::parse(line, "out").find("error"), nullptr) << line;
@@ -94,7 +105,8 @@ TEST_F(EvaluationVerbs, DataShowsRowsSpansAndSkippedRows) {
 }
 
 TEST_F(EvaluationVerbs, GenerateStreamsWhatJsonReports) {
-  const Words words{"generate", "--model", tiny, "--prompt", "hello", "--max-new-tokens", "6", "--ignore-eos", "--compute", "f32"};
+  const Words words{"generate",         "--model", tiny,           "--prompt",  "hello",
+                    "--max-new-tokens", "6",       "--ignore-eos", "--compute", "f32"};
   const Ended streamed = eval(words);
   ASSERT_EQ(streamed.status, 0) << streamed.err;
   Words with_json = words;
@@ -109,14 +121,16 @@ TEST_F(EvaluationVerbs, GenerateStreamsWhatJsonReports) {
 
 TEST_F(EvaluationVerbs, ABundleShowsItsRoutingAndIsEvaluated) {
   make_bundle();
-  const Json json = eval({"generate", "--moe", "moe_model", "--prompt", "math", "--max-new-tokens", "3", "--ignore-eos", "--show-routing", "--json"}).json();
+  const Json json = eval({"generate", "--moe", "moe_model", "--prompt", "math", "--max-new-tokens", "3", "--ignore-eos",
+                          "--show-routing", "--json"})
+                        .json();
   double sum = 0;
   for (const auto &[name, share] : json.at("routing", "").members()) sum += share.number();
   EXPECT_NEAR(sum, 1, 1e-4);
   EXPECT_EQ(json.at("trace", "").size(), 3u);
   const std::string adapters = "math=domain_models/math/final_adapter,medical=domain_models/medical/final_adapter";
-  const Ended ended = eval({"--moe", "moe_model", "--adapter", adapters, "--tasks", "math=math.jsonl,medical=medical.jsonl", "--limit", "4",
-                            "--output-dir", "results", "--log-samples"});
+  const Ended ended = eval({"--moe", "moe_model", "--adapter", adapters, "--tasks", "math=math.jsonl,medical=medical.jsonl",
+                            "--limit", "4", "--output-dir", "results", "--log-samples"});
   ASSERT_EQ(ended.status, 0) << ended.err;
   for (const char *model : {"base", "medical", "moe", "oracle"}) EXPECT_NE(ended.out.find(model), std::string::npos) << ended.out;
   EXPECT_TRUE(std::filesystem::exists(path("results/evaluation_results.json")));
@@ -140,18 +154,20 @@ TEST_F(EvaluationVerbs, ChatNeedsATemplateAndEndsWithExit) {
 
 TEST_F(EvaluationVerbs, DumpGivesTheGoldenLogits) {
   const std::string golden = golden_path("gguf/qwen3.expected.safetensors");
-  const Ended ended = eval({"dump", "--model", tiny, "--input", golden, "--output", "out.safetensors", "--what", "logits,token_nll", "--compute", "f32"});
+  const Ended ended = eval({"dump", "--model", tiny, "--input", golden, "--output", "out.safetensors", "--what",
+                            "logits,token_nll", "--compute", "f32"});
   ASSERT_EQ(ended.status, 0) << ended.err;
   const Safetensors expected(golden), got(path("out.safetensors"));
   EXPECT_LT(largest_difference(golden_floats(expected, "F32.logits"), golden_floats(got, "logits")), 2e-4);
 }
 
 TEST_F(EvaluationVerbs, BenchReportsRatesBesideThePeak) {
-  const Ended ended = eval({"bench", "--model", tiny, "--prompt-tokens", "32", "--generate-tokens", "4", "--batch-size", "2", "--train", "--rank", "2",
-                            "--threads", "2", "--json"});
+  const Ended ended = eval({"bench", "--model", tiny, "--prompt-tokens", "32", "--generate-tokens", "4", "--batch-size", "2",
+                            "--train", "--rank", "2", "--threads", "2", "--json"});
   ASSERT_EQ(ended.status, 0) << ended.err;
   const Json json = ended.json();
-  for (const char *key : {"prompt_tokens_per_s", "generate_tokens_per_s", "train_tokens_per_s", "model_load_s", "peak_rss_bytes"}) {
+  for (const char *key :
+       {"prompt_tokens_per_s", "generate_tokens_per_s", "train_tokens_per_s", "model_load_s", "peak_rss_bytes"}) {
     EXPECT_GT(json.at(key, "").number(), 0) << key;
   }
   EXPECT_LE(json.at("prompt_tokens_per_s_median", "").number(), json.at("prompt_tokens_per_s", "").number());

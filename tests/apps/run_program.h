@@ -57,7 +57,8 @@ class Programs : public ::testing::Test {
     arguments.push_back(nullptr);
     const pid_t child = fork();
     if (child != 0) return child;
-    const bool ready = dup2(open(in.c_str(), O_RDONLY), 0) == 0 && dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 1) == 1 &&
+    const bool ready = dup2(open(in.c_str(), O_RDONLY), 0) == 0 &&
+                       dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 1) == 1 &&
                        dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2) == 2 && chdir(cwd.c_str()) == 0;
     if (ready) execv(file.c_str(), arguments.data());
     _exit(127);
@@ -66,7 +67,8 @@ class Programs : public ::testing::Test {
   Ended wait_for(pid_t child) const {
     int status = 0;
     waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), file_text(path("stdout")), file_text(path("stderr"))};
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), file_text(path("stdout")),
+            file_text(path("stderr"))};
   }
 
   Ended run(const std::string &program, const Words &words, const std::string &input = "") const {

@@ -12,7 +12,8 @@ namespace {
 class TrainingVerbs : public Programs {
  protected:
   Words lora_words(const std::string &domain, const Words &more = {}) const {
-    Words words{"lora", "--model", tiny, "--data", path(domain + ".jsonl"), "--domain", domain, "--rank", "4", "--batch-size", "4"};
+    Words words{"lora",   "--model", tiny,           "--data", path(domain + ".jsonl"), "--domain", domain,
+                "--rank", "4",       "--batch-size", "4"};
     words.insert(words.end(), more.begin(), more.end());
     return words;
   }
@@ -24,7 +25,9 @@ class TrainingVerbs : public Programs {
     }
   }
 
-  std::string weights(const std::string &output_dir) const { return file_text(path(output_dir + "/final_adapter/adapter_model.safetensors")); }
+  std::string weights(const std::string &output_dir) const {
+    return file_text(path(output_dir + "/final_adapter/adapter_model.safetensors"));
+  }
 
   // Until a file below the folder of a run appears, or 20 seconds.
   bool wait_for_file(const std::string &name) const {
@@ -158,7 +161,8 @@ TEST_F(TrainingVerbs, AdaptersKeepTheOrderTheyAreGivenIn) {
 
 TEST_F(TrainingVerbs, PlanTellsBytesStepsAndTime) {
   make_data("math");
-  const Ended ended = train({"plan", "--model", tiny, "--data", path("math.jsonl"), "--batch-size", "4", "--epochs", "3", "--json"});
+  const Ended ended =
+      train({"plan", "--model", tiny, "--data", path("math.jsonl"), "--batch-size", "4", "--epochs", "3", "--json"});
   ASSERT_EQ(ended.status, 0) << ended.err;
   const Json plan = ended.json();
   EXPECT_EQ(plan.at("steps", "").integer(), 18);
@@ -182,7 +186,8 @@ class Pipeline : public TrainingVerbs {
       "domains": {"math": {"data": "math.jsonl", "tasks": "math_test.jsonl"},
                   "medical": {"data": "medical.jsonl", "tasks": "medical_test.jsonl", "rank": 2}},
       "adapters": {"rank": 4, "max_steps": 3, "learning_rate": 0.01},
-      "router": {"max_steps": 3)" + router + R"(},
+      "router": {"max_steps": 3)" + router +
+                                          R"(},
       "evaluate": {"limit": 4}})");
   }
 
@@ -232,9 +237,11 @@ TEST_F(Pipeline, GoesOnAfterAKill) {
 }
 
 TEST_F(Pipeline, MistakesOfItsFileAreWrongUsage) {
-  for (const char *bad : {R"({"model": "m", "output_dir": "w"})", R"({"model": "m", "output_dir": "w", "domains": {"../x": "f"}})",
-                          R"({"model": "m", "output_dir": "w", "domains": {"a": "f"}, "adapters": {"rankk": 3}})",
-                          R"({"model": "m", "output_dir": "w", "domains": {"a": "f"}, "stages": 3})", R"({"output_dir": "w", "domains": {"a": "f"}})"}) {
+  for (const char *bad :
+       {R"({"model": "m", "output_dir": "w"})", R"({"model": "m", "output_dir": "w", "domains": {"../x": "f"}})",
+        R"({"model": "m", "output_dir": "w", "domains": {"a": "f"}, "adapters": {"rankk": 3}})",
+        R"({"model": "m", "output_dir": "w", "domains": {"a": "f"}, "stages": 3})",
+        R"({"output_dir": "w", "domains": {"a": "f"}})"}) {
     write_text(path("bad.json"), bad);
     EXPECT_EQ(train({"pipeline", "--config", "bad.json"}).status, 2) << bad;
   }

@@ -1,5 +1,5 @@
-// Decoding in compute=f32: with a cache, in pieces of any size and next to other sequences, a token gets the logits and losses of the
-// full forward pass; an adapter that is merged into the weights gets those of the adapter beside them.
+// Decoding in compute=f32: with a cache, in pieces of any size and next to other sequences, a token gets the logits and losses of
+// the full forward pass; an adapter that is merged into the weights gets those of the adapter beside them.
 #include <gtest/gtest.h>
 
 #include "model/inference_pass.h"
@@ -33,7 +33,9 @@ class Decoding : public testing::TestWithParam<const char *> {
 
   struct Full {
     std::vector<float> logits, nll;
-    std::vector<float> logits_of(int64_t t, int64_t vocabulary) const { return {logits.begin() + t * vocabulary, logits.begin() + (t + 1) * vocabulary}; }
+    std::vector<float> logits_of(int64_t t, int64_t vocabulary) const {
+      return {logits.begin() + t * vocabulary, logits.begin() + (t + 1) * vocabulary};
+    }
   };
   Full full(const Overlay &overlay) const {
     const Numbers numbers = run_pass(*model_, overlay, batch_);
@@ -52,8 +54,10 @@ class Decoding : public testing::TestWithParam<const char *> {
     segment.nll = nll.data();
     inference_pass(*model_, overlay, std::span(&segment, 1), scratch_);
     EXPECT_EQ(cache.size(), first + count);
-    EXPECT_LT(largest_difference(expected.logits_of(first + count - 1, vocabulary()), logits), 1e-5) << "token " << first + count - 1;
-    for (int64_t i = 0; i < count; i++) EXPECT_NEAR(nll[static_cast<size_t>(i)], expected.nll[static_cast<size_t>(first + i)], 1e-4) << first + i;
+    EXPECT_LT(largest_difference(expected.logits_of(first + count - 1, vocabulary()), logits), 1e-5)
+        << "token " << first + count - 1;
+    for (int64_t i = 0; i < count; i++)
+      EXPECT_NEAR(nll[static_cast<size_t>(i)], expected.nll[static_cast<size_t>(first + i)], 1e-4) << first + i;
   }
 
   std::shared_ptr<const BaseModel> model_;
@@ -63,11 +67,13 @@ class Decoding : public testing::TestWithParam<const char *> {
   PackedBatch batch_;
   InferenceScratch scratch_;
 };
-INSTANTIATE_TEST_SUITE_P(Models, Decoding, testing::ValuesIn(test::kModels), [](const auto &info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Models, Decoding, testing::ValuesIn(test::kModels),
+                         [](const auto &info) { return std::string(info.param); });
 
 TEST_P(Decoding, InPiecesOfAnySizeIsTheFullForward) {
   const int64_t tokens = batch_.size();
-  const std::vector<std::vector<int64_t>> cuts = {std::vector<int64_t>(static_cast<size_t>(tokens), 1), {tokens}, {tokens - 1, 1}, {1, 3, 2, 11, tokens - 17}};
+  const std::vector<std::vector<int64_t>> cuts = {
+      std::vector<int64_t>(static_cast<size_t>(tokens), 1), {tokens}, {tokens - 1, 1}, {1, 3, 2, 11, tokens - 17}};
   for (const auto &[name, overlay] : overlays_) {
     const Full expected = full(overlay);
     for (const std::vector<int64_t> &pieces : cuts) {
@@ -136,7 +142,8 @@ void write_merged(const std::string &base, const BaseModel &model, const Adapter
       }
     }
   }
-  for (size_t i = 0; i < values.size(); i++) tensors.push_back({source.tensors()[i].name, DType::f32, source.tensors()[i].shape, values[i].data()});
+  for (size_t i = 0; i < values.size(); i++)
+    tensors.push_back({source.tensors()[i].name, DType::f32, source.tensors()[i].shape, values[i].data()});
   write_safetensors(join_path(folder, "model.safetensors"), tensors);
   write_file_atomic(join_path(folder, "config.json"), read_file(join_path(base, "config.json")));
 }
@@ -152,7 +159,8 @@ TEST_P(Decoding, AMergedAdapterIsTheAdapterBesideTheBase) {
   const Numbers beside = run_pass(*model_, *adapter_, batch), inside = run_pass(*merged, Overlay{}, batch);
   EXPECT_LT(largest_difference(inside.logits(), beside.logits()), 1e-5);
   EXPECT_NEAR(inside.loss(), beside.loss(), 1e-5);
-  EXPECT_GT(largest_difference(run_pass(*model_, Overlay{}, batch).logits(), beside.logits()), 1e-2) << "the adapter does nothing";
+  EXPECT_GT(largest_difference(run_pass(*model_, Overlay{}, batch).logits(), beside.logits()), 1e-2)
+      << "the adapter does nothing";
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// What must hold for any weights and any tokens, in every gate form and k, for experts on the FFN, on the attention and on both: a
-// zero delta is the base, a closed gate is one adapter, all experts are dense mixing, the order of experts does not matter, nothing
-// looks ahead, threads, packing and recomputation change nothing, gradients are slopes.
+// What must hold for any weights and any tokens, in every gate form and k, for experts on the FFN, on the attention and on both:
+// a zero delta is the base, a closed gate is one adapter, all experts are dense mixing, the order of experts does not matter,
+// nothing looks ahead, threads, packing and recomputation change nothing, gradients are slopes.
 #include <gtest/gtest.h>
 
 #include "model/inference_pass.h"
@@ -26,7 +26,8 @@ class Invariant : public testing::TestWithParam<const char *> {
   }
   PackedBatch batch() const { return golden_batch(GetParam()); }
 };
-INSTANTIATE_TEST_SUITE_P(Models, Invariant, testing::ValuesIn(test::kModels), [](const auto &info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Models, Invariant, testing::ValuesIn(test::kModels),
+                         [](const auto &info) { return std::string(info.param); });
 
 // Logits of the last token of each sequence: the sequences together, then one more token each, as a session computes them.
 std::vector<float> decode(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch) {
@@ -38,7 +39,9 @@ std::vector<float> decode(const BaseModel &model, const Overlay &overlay, const 
   for (size_t s = 0; s < n; s++) caches.emplace_back(model, 8);
   for (size_t s = 0; s < n; s++) {
     segments[s].cache = &caches[s];
-    segments[s].tokens = std::span(batch.tokens).subspan(static_cast<size_t>(batch.starts[s]), static_cast<size_t>(batch.starts[s + 1] - batch.starts[s]));
+    segments[s].tokens =
+        std::span(batch.tokens)
+            .subspan(static_cast<size_t>(batch.starts[s]), static_cast<size_t>(batch.starts[s + 1] - batch.starts[s]));
     segments[s].logits = logits.data() + s * v;
   }
   InferenceScratch scratch;
@@ -84,7 +87,8 @@ TEST_P(Invariant, AGateOfOneIsTheSingleAdapter) {
         test::set_bias(*mixture.router, i + 1, 1000);
         const Numbers alone = run_pass(*model, *mixture.experts[static_cast<size_t>(i)], b), mixed = run_pass(*model, mixture, b);
         EXPECT_LT(largest_difference(alone.logits(), mixed.logits()), 1e-5);
-        EXPECT_GT(largest_difference(run_pass(*model, Overlay{}, b).logits(), mixed.logits()), 1e-2) << "the adapter does nothing";
+        EXPECT_GT(largest_difference(run_pass(*model, Overlay{}, b).logits(), mixed.logits()), 1e-2)
+            << "the adapter does nothing";
       }
     }
   }
@@ -95,7 +99,8 @@ TEST_P(Invariant, AGateOfOneIsTheSingleAdapter) {
 void expect_every_router_learns(Mixture &mixture) {
   for (const Router::Entry &entry : mixture.router->entries()) {
     double norm = 0;
-    for (size_t i = 0; i < static_cast<size_t>(entry.shape[0]); i++) norm += std::abs(mixture.router->gradients()[entry.offset + i]);
+    for (size_t i = 0; i < static_cast<size_t>(entry.shape[0]); i++)
+      norm += std::abs(mixture.router->gradients()[entry.offset + i]);
     EXPECT_GT(norm, 1e-9) << entry.key;
   }
 }
@@ -156,7 +161,8 @@ double slope_along_gradient(std::span<float> parameters, std::span<const float> 
 }
 
 TEST(GradientSlope, IsThatOfTheLossOnQuantizedBasesToo) {
-  for (const char *file : {"gguf/llama-F32.gguf", "gguf/llama-Q4_0.gguf", "gguf/llama-Q5_1.gguf", "gguf/qwen3-Q8_0.gguf", "gguf/gemma3-Q4_0.gguf"}) {
+  for (const char *file :
+       {"gguf/llama-F32.gguf", "gguf/llama-Q4_0.gguf", "gguf/llama-Q5_1.gguf", "gguf/qwen3-Q8_0.gguf", "gguf/gemma3-Q4_0.gguf"}) {
     SCOPED_TRACE(file);
     const auto model = golden_model(file);
     const std::string name = file;
@@ -165,7 +171,8 @@ TEST(GradientSlope, IsThatOfTheLossOnQuantizedBasesToo) {
     PassRequest request;
     request.train = Trainable::adapter;
     run_pass(*model, *adapter, b, request);
-    const double slope = slope_along_gradient(adapter->parameters(), adapter->gradients(), [&] { return run_pass(*model, *adapter, b).loss(); });
+    const double slope =
+        slope_along_gradient(adapter->parameters(), adapter->gradients(), [&] { return run_pass(*model, *adapter, b).loss(); });
     EXPECT_NEAR(slope / norm_of(adapter->gradients()), 1, 1e-2);
 
     // every entry is picked: the selection cannot change on the way
@@ -174,7 +181,9 @@ TEST(GradientSlope, IsThatOfTheLossOnQuantizedBasesToo) {
       request.train = Trainable::joint;
       run_pass(*model, mixture, b, request);
       const auto loss = [&] { return run_pass(*model, mixture, b).loss(); };
-      EXPECT_NEAR(slope_along_gradient(mixture.router->parameters(), mixture.router->gradients(), loss) / norm_of(mixture.router->gradients()), 1, 1e-2)
+      EXPECT_NEAR(slope_along_gradient(mixture.router->parameters(), mixture.router->gradients(), loss) /
+                      norm_of(mixture.router->gradients()),
+                  1, 1e-2)
           << gate_form_name(form) << " router";
       for (const auto &expert : mixture.experts) {
         EXPECT_NEAR(slope_along_gradient(expert->parameters(), expert->gradients(), loss) / norm_of(expert->gradients()), 1, 1e-2)
@@ -203,7 +212,8 @@ TEST(DenseMixing, OfAllEntriesIsTheWeightedSumOfSinglePasses) {
       const std::vector<float> p = mixed.of("layers.0.router.probs");
       std::vector<double> expected(stream);
       for (size_t i = 0; i < 4; i++) {
-        const std::vector<float> single = first_layer(i == 0 ? run_pass(*model, Overlay{}, b) : run_pass(*model, *mixture.experts[i - 1], b));
+        const std::vector<float> single =
+            first_layer(i == 0 ? run_pass(*model, Overlay{}, b) : run_pass(*model, *mixture.experts[i - 1], b));
         for (size_t j = 0; j < stream; j++) expected[j] += static_cast<double>(p[j / d * 4 + i]) * single[j];
       }
       EXPECT_LT(test::nmse(expected, first_layer(mixed)), 1e-11);
@@ -269,8 +279,9 @@ TEST_P(Invariant, NothingLooksAhead) {
           const size_t width = one.size() / planes / static_cast<size_t>(tokens);
           for (size_t row = 0; row < planes * static_cast<size_t>(tokens); row++) {
             const int64_t t = static_cast<int64_t>(row) % tokens;
-            const bool same = std::equal(one.begin() + static_cast<int64_t>(row * width), one.begin() + static_cast<int64_t>((row + 1) * width),
-                                         other.begin() + static_cast<int64_t>(row * width));
+            const bool same =
+                std::equal(one.begin() + static_cast<int64_t>(row * width), one.begin() + static_cast<int64_t>((row + 1) * width),
+                           other.begin() + static_cast<int64_t>(row * width));
             if (t < from || t >= end) {
               ASSERT_TRUE(same) << name << " of token " << t;
             } else if (t == from && name == "logits") {

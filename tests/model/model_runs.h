@@ -1,5 +1,5 @@
-// What the invariants run: a golden model with adapters or mixtures of any kind on it, one pass over its batch of three sequences,
-// and the numbers that the pass leaves.
+// What the invariants run: a golden model with adapters or mixtures of any kind on it, one pass over its batch of three
+// sequences, and the numbers that the pass leaves.
 #pragma once
 #include <string>
 #include <vector>
@@ -12,7 +12,8 @@
 namespace moe::test {
 
 inline constexpr const char *kModels[] = {"llama", "qwen3", "gemma3_text"};
-inline constexpr GateForm kForms[] = {GateForm::delta, GateForm::renormalised_delta, GateForm::weighted, GateForm::straight_through};
+inline constexpr GateForm kForms[] = {GateForm::delta, GateForm::renormalised_delta, GateForm::weighted,
+                                      GateForm::straight_through};
 
 // Which projections the experts of a mixture change, and so which routers it has.
 enum class Place { ffn, attention, both };
@@ -21,7 +22,9 @@ inline const char *place_name(Place place) {
   return place == Place::ffn ? "ffn" : place == Place::attention ? "attention" : "both";
 }
 
-inline PackedBatch golden_batch(const std::string &model) { return read_packed_batch(golden_path("models/" + model + "/expected.safetensors")); }
+inline PackedBatch golden_batch(const std::string &model) {
+  return read_packed_batch(golden_path("models/" + model + "/expected.safetensors"));
+}
 
 // Sequence `s` of a batch alone.
 inline PackedBatch sequence_of(const PackedBatch &batch, int64_t s) {
@@ -90,7 +93,8 @@ struct Numbers {
 
   std::vector<float> of(const std::string &name) const {
     for (const auto &[key, tensor] : capture.tensors) {
-      if (key == name) return tensor.integers.empty() ? tensor.values : std::vector<float>(tensor.integers.begin(), tensor.integers.end());
+      if (key == name)
+        return tensor.integers.empty() ? tensor.values : std::vector<float>(tensor.integers.begin(), tensor.integers.end());
     }
     throw std::runtime_error("not captured: " + name);
   }
