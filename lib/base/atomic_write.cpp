@@ -112,8 +112,9 @@ std::string name_behind(std::string_view name, std::string_view kind) {
   const size_t at = name.rfind(text('.', kind, '-'));
   if (!name.starts_with('.') || at == std::string_view::npos || at < 2) return "";
   const std::string_view numbers = name.substr(at + kind.size() + 2);
-  const bool ours = std::count(numbers.begin(), numbers.end(), '-') == 2 && numbers.find_first_not_of("-0123456789") == std::string_view::npos;
-  return ours ? std::string(name.substr(1, at - 1)) : "";
+  const bool three_numbers = std::count(numbers.begin(), numbers.end(), '-') == 2 &&
+                             numbers.find_first_not_of("-0123456789") == std::string_view::npos;
+  return three_numbers ? std::string(name.substr(1, at - 1)) : "";
 }
 
 }  // namespace
@@ -188,8 +189,9 @@ AppendFile::AppendFile(const std::string &path) : path_(path) {
   descriptor_ = retry([&] { return open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666); });
   if (descriptor_ < 0) fail_io(path, "open");
   struct stat status;
-  char last = 0;
-  if (fstat(descriptor_, &status) == 0 && status.st_size > 0 && pread(descriptor_, &last, 1, status.st_size - 1) == 1) cut_off_ = last != '\n';
+  char last = '\n';
+  if (fstat(descriptor_, &status) == 0 && status.st_size > 0 && pread(descriptor_, &last, 1, status.st_size - 1) != 1) last = 0;
+  cut_off_ = last != '\n';
 }
 
 AppendFile::~AppendFile() { close(descriptor_); }

@@ -70,8 +70,8 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
-// Removes what killed writers left in `folder`: the temporary files and folders of the two above. For a caller that holds off other
-// writers (FileLock).
+// Removes what killed writers left in `folder`: the temporary files and folders of the two above. For a caller that holds off
+// other writers (FileLock).
 void remove_unfinished(const std::string &folder);
 
 // Append-only text file (metrics.jsonl): each line is one write call. A line that was cut off by a crash or a full disk is ended

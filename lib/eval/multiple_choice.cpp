@@ -31,7 +31,7 @@ bool make_question(const Tokenizer &tokenizer, const std::string &prompt, const 
     question.choices.push_back(std::move(tokens));
   }
   if (question.choices.empty()) return reason = "no choices", false;
-  question.shared = std::max<int64_t>(0, common_tokens(question.choices) - 1);
+  question.shared = common_tokens(question.choices);
   return true;
 }
 

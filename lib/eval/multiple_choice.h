@@ -12,8 +12,7 @@
 namespace moe {
 
 // Prompt and continuations tokenized together. The shared part is the longest common beginning of all choices before the first
-// scored token, without its last token: that one predicts. False with the reason when it cannot be scored within max_length
-// tokens.
+// scored token. False with the reason when the question cannot be scored within max_length tokens.
 bool make_question(const Tokenizer &tokenizer, const std::string &prompt, const Example &example, int64_t max_length,
                    ChoiceQuestion &question, std::string &reason);
 // Tokens the question costs.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "generate/sampler.h"
+
 namespace moe {
 namespace {
 
@@ -26,6 +28,12 @@ Appended appended(const Continuation &choice, int64_t shared) {
     result.labels.push_back(t + 1 >= choice.first_scored ? choice.tokens[static_cast<size_t>(t + 1)] : kNoLabel);
   }
   return result;
+}
+
+// Whether the last shared token predicts a token that is scored.
+bool scores_first(const ChoiceQuestion &question) {
+  const auto first = [&](const Continuation &choice) { return choice.first_scored == question.shared; };
+  return question.shared > 0 && std::any_of(question.choices.begin(), question.choices.end(), first);
 }
 
 }  // namespace
@@ -75,34 +83,61 @@ void Scorer::score(std::span<ScoredSequence> sequences) {
 }
 
 void Scorer::score(std::span<ChoiceQuestion> questions) {
-  std::vector<Segment> prefixes;
+  while (questions.size() > kScoringItems) {
+    score(questions.first(kScoringItems));
+    questions = questions.subspan(kScoringItems);
+  }
+  score_prompts(questions);
+  score_continuations(questions);
+}
+
+// The shared tokens. Their last one predicts the first token of every choice, from one row of logits.
+void Scorer::score_prompts(std::span<ChoiceQuestion> questions) {
+  const auto vocabulary = static_cast<size_t>(model_.config().vocabulary);
+  std::vector<Segment> segments;
+  logits_.resize(questions.size() * vocabulary);
   for (ChoiceQuestion &question : questions) {
-    KvCache &own = cache(prefixes.size());
+    KvCache &own = cache(segments.size());
     own.truncate(0);
     Segment segment;
     segment.tokens = std::span(question.choices.front().tokens).first(static_cast<size_t>(question.shared));
     segment.cache = &own;
-    prefixes.push_back(segment);
+    if (scores_first(question)) segment.logits = logits_.data() + segments.size() * vocabulary;
+    segments.push_back(segment);
   }
   std::vector<std::vector<float>> routing;
-  point_routing(prefixes, routing);
-  inference_pass(model_, overlay_, prefixes, scratch_, cancel_);
+  point_routing(segments, routing);
+  inference_pass(model_, overlay_, segments, scratch_, cancel_);
   for (size_t q = 0; q < questions.size(); q++) {
-    questions[q].routing = {};
-    questions[q].routing.add(routing[q].data(), questions[q].shared, entries());
+    ChoiceQuestion &question = questions[q];
+    question.routing = {};
+    question.routing.add(routing[q].data(), question.shared, entries());
+    question.log_likelihood.assign(question.choices.size(), 0);
+    if (!segments[q].logits) continue;
+    const std::span<const float> logits(segments[q].logits, vocabulary);
+    const double normaliser = log_sum_exp(logits);
+    for (size_t c = 0; c < question.choices.size(); c++) {
+      const Continuation &choice = question.choices[c];
+      if (choice.first_scored != question.shared) continue;
+      question.log_likelihood[c] = logits[static_cast<size_t>(choice.tokens[static_cast<size_t>(question.shared)])] - normaliser;
+    }
   }
+}
 
+// The other tokens of each choice, after a copy of the shared ones. A choice of one token has none.
+void Scorer::score_continuations(std::span<ChoiceQuestion> questions) {
   std::vector<Appended> parts;
   for (const ChoiceQuestion &question : questions)
     for (const Continuation &choice : question.choices) parts.push_back(appended(choice, question.shared));
-  std::vector<std::vector<float>> nll(parts.size());
+  std::vector<std::vector<float>> nll(parts.size()), routing;
   std::vector<Segment> segments;
   for (size_t q = 0; q < questions.size(); q++) {
     for (size_t c = 0; c < questions[q].choices.size(); c++) {
       const Appended &part = parts[segments.size()];
       nll[segments.size()].resize(part.tokens.size());
       KvCache &own = cache(questions.size() + segments.size());
-      own.copy_from(cache(q), questions[q].shared);
+      if (part.tokens.empty()) own.truncate(0);
+      else own.copy_from(cache(q), questions[q].shared);
       Segment segment;
       segment.tokens = part.tokens;
       segment.labels = part.labels;
@@ -111,16 +146,12 @@ void Scorer::score(std::span<ChoiceQuestion> questions) {
       segments.push_back(segment);
     }
   }
-  routing.clear();
   point_routing(segments, routing);
   inference_pass(model_, overlay_, segments, scratch_, cancel_);
   size_t next = 0;
   for (ChoiceQuestion &question : questions) {
-    question.log_likelihood.clear();
     for (size_t c = 0; c < question.choices.size(); c++, next++) {
-      double sum = 0;
-      for (const float token : nll[next]) sum -= token;
-      question.log_likelihood.push_back(sum);
+      for (const float token : nll[next]) question.log_likelihood[c] -= token;
       if (static_cast<int64_t>(c) == question.routed) {
         question.routing.add(routing[next].data(), static_cast<int64_t>(segments[next].tokens.size()), entries());
       }
@@ -132,7 +163,8 @@ std::vector<size_t> groups_of_tokens(std::span<const int64_t> tokens) {
   std::vector<size_t> ends;
   int64_t sum = 0;
   for (size_t i = 0; i < tokens.size(); i++) {
-    if (sum > 0 && sum + tokens[i] > kScoringTokens) {
+    const size_t first = ends.empty() ? 0 : ends.back();
+    if (i > first && (sum + tokens[i] > kScoringTokens || i - first == kScoringItems)) {
       ends.push_back(i);
       sum = 0;
     }

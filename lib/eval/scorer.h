@@ -34,6 +34,7 @@ struct ChoiceQuestion {
 
 // Tokens that one call of the scorer should get: enough to keep the processor busy, few enough to fit its caches.
 constexpr int64_t kScoringTokens = 1024;
+constexpr size_t kScoringItems = 32;  // bounds the logits of a pass
 
 class Scorer {
  public:
@@ -45,6 +46,8 @@ class Scorer {
   void score(std::span<ChoiceQuestion> questions);
 
  private:
+  void score_prompts(std::span<ChoiceQuestion> questions);
+  void score_continuations(std::span<ChoiceQuestion> questions);
   KvCache &cache(size_t index);
   size_t entries() const { return overlay_.mixture ? overlay_.mixture->experts.size() + 1 : 0; }
   void point_routing(std::vector<Segment> &segments, std::vector<std::vector<float>> &routing) const;
@@ -54,9 +57,11 @@ class Scorer {
   const Cancel *cancel_;
   InferenceScratch scratch_;
   std::vector<std::unique_ptr<KvCache>> caches_;
+  std::vector<float> logits_;  // [questions, V]
 };
 
-// Ends of consecutive groups of items of about kScoringTokens tokens each: group g is [ends[g - 1], ends[g]).
+// Ends of consecutive groups of items of at most kScoringTokens tokens (one item may have more) and kScoringItems items: group g
+// is [ends[g - 1], ends[g]).
 std::vector<size_t> groups_of_tokens(std::span<const int64_t> tokens);
 
 }  // namespace moe

@@ -48,7 +48,10 @@ RouterStatistics read_statistics(const Json &json, const std::string &source) {
 }
 
 Json router_json(const RouterConfig &config) {
-  return Json::object({{"experts", config.experts}, {"top_k", config.top_k}, {"form", gate_form_name(config.form)}, {"temperature", static_cast<double>(config.temperature)}});
+  return Json::object({{"experts", config.experts},
+                       {"top_k", config.top_k},
+                       {"form", gate_form_name(config.form)},
+                       {"temperature", static_cast<double>(config.temperature)}});
 }
 
 // What of an adapter's configuration decides the result; the rest are labels.

@@ -29,7 +29,7 @@ TEST(MultipleChoice, LogLikelihoodsEqualFullForwards) {
   const auto adapter = test::noisy_adapter(*model, 4);
   const auto mixture = test::noisy_mixture(*model, {"a", "b"}, 8);
   for (const Overlay &overlay : {Overlay{}, Overlay{adapter.get(), nullptr}, Overlay{nullptr, mixture.get()}}) {
-    std::vector<ChoiceQuestion> questions(3);
+    std::vector<ChoiceQuestion> questions(5);
     std::string reason;
     const std::string long_prompt = "Question: " + std::string(300, 'q') + " and so on?\nAnswer:";
     ASSERT_TRUE(make_question(*model->tokenizer(), long_prompt, question({"red", "red wine", "blue", "r"}, 1), 1024, questions[0],
@@ -37,6 +37,13 @@ TEST(MultipleChoice, LogLikelihoodsEqualFullForwards) {
     ASSERT_TRUE(make_question(*model->tokenizer(), "", question({"one", "two"}), 1024, questions[1], reason));
     ASSERT_TRUE(make_question(*model->tokenizer(), "Q?\nA:", question({"the same start, one end", "the same start, other end"}),
                               1024, questions[2], reason));
+    // The tokens part before the scored ones (as where the end of a prompt merges with the choice), and at once.
+    ChoiceQuestion &early = questions[3];
+    early.choices = {{{5, 9, 20, 30, 40}, 3}, {{5, 9, 21, 30}, 3}, {{5, 9, 20, 33}, 2}};
+    early.shared = 2;
+    ChoiceQuestion &letters = questions[4];
+    letters.choices = {{{5, 9, 20, 65}, 3}, {{5, 9, 20, 66}, 3}};
+    letters.shared = 3;
     Scorer scorer(*model, overlay, nullptr);
     for (int repeat = 0; repeat < 2; repeat++) {  // caches are used again
       scorer.score(questions);
@@ -57,16 +64,34 @@ TEST(MultipleChoice, LogLikelihoodsEqualFullForwards) {
   }
 }
 
-TEST(MultipleChoice, ThePromptIsSharedUpToItsLastToken) {
+TEST(MultipleChoice, ThePromptIsShared) {
   const auto model = test::tiny_model();
   ChoiceQuestion one;
   std::string reason;
   ASSERT_TRUE(make_question(*model->tokenizer(), "Question: what?\nAnswer:", question({"x", "yy"}), 1024, one, reason));
-  EXPECT_EQ(one.shared, one.choices[0].first_scored - 1);
+  EXPECT_EQ(one.shared, one.choices[0].first_scored);
   int64_t tokens = one.shared;
   for (const Continuation &choice : one.choices) tokens += static_cast<int64_t>(choice.tokens.size()) - 1 - one.shared;
   EXPECT_EQ(tokens_of(one), tokens);
   EXPECT_LT(tokens_of(one), static_cast<int64_t>(one.choices[0].tokens.size() + one.choices[1].tokens.size()));
+}
+
+TEST(MultipleChoice, ManyQuestionsAtOnceEqualThemOneByOne) {
+  const auto model = test::tiny_model();
+  std::vector<ChoiceQuestion> questions(2 * kScoringItems + 5);
+  std::string reason;
+  for (size_t i = 0; i < questions.size(); i++) {
+    const std::string prompt = "Question " + std::to_string(i * i) + "?\nAnswer:";
+    ASSERT_TRUE(
+        make_question(*model->tokenizer(), prompt, question({"yes", "no", std::to_string(i)}), 1024, questions[i], reason));
+  }
+  std::vector<ChoiceQuestion> alone = questions;
+  Scorer scorer(*model, {}, nullptr);
+  scorer.score(questions);
+  for (size_t i = 0; i < alone.size(); i++) {
+    scorer.score(std::span(alone).subspan(i, 1));
+    for (size_t c = 0; c < 3; c++) EXPECT_NEAR(questions[i].log_likelihood[c], alone[i].log_likelihood[c], 1e-3) << i;
+  }
 }
 
 TEST(MultipleChoice, WhatCannotBeScoredHasAReason) {
@@ -94,6 +119,8 @@ TEST(Groups, HoldAboutAThousandTokensAndEveryItem) {
   const std::vector<int64_t> tokens = {400, 500, 200, 3000, 10, 10};
   EXPECT_EQ(groups_of_tokens(tokens), (std::vector<size_t>{2, 3, 4, 6}));
   EXPECT_TRUE(groups_of_tokens({}).empty());
+  EXPECT_EQ(groups_of_tokens(std::vector<int64_t>(2 * kScoringItems + 1, 1)),
+            (std::vector<size_t>{kScoringItems, 2 * kScoringItems, 2 * kScoringItems + 1}));
 }
 
 }  // namespace
