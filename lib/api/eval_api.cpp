@@ -26,9 +26,15 @@ class Models {
     for (const auto &[name, path] : options.named("adapter")) {
       adapters_.push_back({name_of(name, path), path, Adapter::load(*base_, path, strict)});
     }
-    if (!options.has("moe")) return;
-    bundle_path_ = options.text("moe");
-    mixture_ = std::make_shared<Mixture>(load_bundle(*base_, bundle_path_, strict));
+    if (options.has("moe")) {
+      bundle_path_ = options.text("moe");
+      mixture_ = std::make_shared<Mixture>(load_bundle(*base_, bundle_path_, strict));
+    }
+    if (!mixture_ || !adapters_.empty()) return;  // a mixture brings its experts as the single adapters
+    for (size_t i = 0; i < mixture_->experts.size(); i++) {
+      const std::string &domain = mixture_->domains[i];
+      adapters_.push_back({domain, bundle_path_ + "/adapters/" + domain, mixture_->experts[i]});
+    }
   }
 
   std::vector<EvalModel> wanted() const {

@@ -89,7 +89,7 @@ inline const Cancel *cancel_of(const std::shared_ptr<CancelCore> &core) { return
 // Options to the structs of the layers below.
 ModelOptions model_options(const Options &options);
 LoraConfig lora_config(const Options &options, const BaseModel &model);
-TrainOptions train_options(const Options &options);
+TrainOptions train_options(const Options &options, bool router);
 SamplerOptions sampler_options(const Options &options);
 bool sets_sampler(const Options &options);
 RouterConfig router_settings(const Options &options, RouterConfig otherwise);  // top_k, form, temperature where set

@@ -65,7 +65,7 @@ constexpr OptionRow kRows[] = {
     {"init_adapter", "adapter_init, resume_adapter_file", kString, false, "", 0, 0, "", "adapter folder to start from", "lora"},
 
     // ---- optimizer ----
-    {"learning_rate", "lr, step_size", kFloat, false, "2e-4", 0, 10, "", "largest learning rate", TRAINING},
+    {"learning_rate", "lr, step_size", kFloat, false, "2e-4", 0, 10, "", "largest learning rate; of a router 1e-2 when not given", TRAINING},
     {"lr_schedule", "lr_scheduler_type, lr_scheduler, scheduler, schedule", kChoice, false, "cosine", 0, 0,
      "cosine|linear|constant", "learning rate after the warm-up", TRAINING},
     {"warmup_ratio", "warmup", kFloat, false, "0.03", 0, 1, "", "share of the steps in which the learning rate rises", TRAINING},

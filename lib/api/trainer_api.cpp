@@ -6,9 +6,11 @@
 
 namespace moe::api {
 
-TrainOptions train_options(const Options &options) {
+constexpr double kRouterLearningRate = 1e-2;  // small rates leave the gates timid: they matter more than the number of steps
+
+TrainOptions train_options(const Options &options, bool router) {
   TrainOptions result;
-  result.learning_rate = options.number("learning_rate");
+  result.learning_rate = router && !options.has("learning_rate") ? kRouterLearningRate : options.number("learning_rate");
   result.schedule = parse_schedule(options.text("lr_schedule"));
   result.warmup_ratio = options.number("warmup_ratio");
   result.weight_decay = options.number("weight_decay");
@@ -84,7 +86,7 @@ std::shared_ptr<TrainerCore> lora_trainer(const std::shared_ptr<LoraCore> &lora,
   core->base = lora->base;
   core->lora = lora;
   const Writing weights(lora->use, "moe_lora");
-  core->trainer = Trainer::for_lora(lora->base, lora->adapter, dataset_of(*core), train_options(options));
+  core->trainer = Trainer::for_lora(lora->base, lora->adapter, dataset_of(*core), train_options(options, false));
   return core;
 }
 
@@ -100,7 +102,7 @@ std::shared_ptr<TrainerCore> router_trainer(const ModelCore &bundle, const std::
   core->mixture = std::make_shared<Mixture>(*bundle.mixture);
   core->mixture->router = router->router;
   const Writing weights(router->use, "moe_router");
-  core->trainer = Trainer::for_router(bundle.base, core->mixture, dataset_of(*core), train_options(options));
+  core->trainer = Trainer::for_router(bundle.base, core->mixture, dataset_of(*core), train_options(options, true));
   return core;
 }
 
@@ -164,7 +166,7 @@ void train_step(moe_trainer *trainer, bool router, const moe_batch *batch, moe_s
 
 // Sizes for the plan: those of the data where it is named, otherwise the largest that the options allow.
 Json plan(const ModelCore &model, const Options &options) {
-  const TrainOptions train = train_options(options);
+  const TrainOptions train = train_options(options, model.mixture != nullptr);
   int64_t tokens = train.batch_size * options.integer("max_length"), supervised = tokens;
   if (options.has("data")) open_dataset(model, options, nullptr)->largest_batch(train.batch_size, &tokens, &supervised);
   Overlay overlay;
