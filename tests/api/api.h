@@ -25,7 +25,10 @@ class Owned {
     return *this;
   }
   ~Owned() { free_handle(&handle_); }
-  H **operator&() { return &handle_; }
+  H **operator&() {  // for an out-parameter: what was held is freed
+    free_handle(&handle_);
+    return &handle_;
+  }
   operator H *() const { return handle_; }
 
  private:

@@ -131,7 +131,7 @@ TEST(Training, AnAdapterComesBackFromItsFolder) {
   double before = 0, after = 0;
   DatasetHandle data;
   TrainerHandle other;
-  const OptionsHandle options = make_options({{"data", folder / "train.jsonl"}});
+  const OptionsHandle options = make_options({{"data", folder / "train.jsonl"}, {"batch_size", "4"}});
   ASSERT_OK(moe_dataset_open(training.model, options, nullptr, &data, &error));
   ASSERT_OK(moe_trainer_create_lora(again, nullptr, options, nullptr, &other, &error));
   ASSERT_OK(moe_trainer_evaluate(training.trainer, data, &before, &error));
