@@ -5,11 +5,13 @@
 #include "api/bundle_fixture.h"
 #include "base/file.h"
 #include "support/golden.h"
+#include "support/needs.h"
 
 namespace moe::test {
 namespace {
 
 TEST(Evaluation, ComparesModelsOnTheSameRows) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const Bundle bundle;
   write_sums(bundle.folder / "m.jsonl", 6);
@@ -51,6 +53,7 @@ TEST(Evaluation, ComparesModelsOnTheSameRows) {
 }
 
 TEST(Perplexity, IsTheExponentialOfTheMeanLoss) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   std::string text;

@@ -4,6 +4,7 @@
 
 #include "api/api.h"
 #include "api/fence.h"
+#include "support/needs.h"
 
 namespace moe::test {
 namespace {
@@ -159,6 +160,7 @@ TEST(Misuse, ParentsMayBeFreedBeforeTheirChildren) {
 }
 
 TEST(Misuse, BuffersAreFilledWhollyOrNotAtAll) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   size_t needed = 0;

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "api/api.h"
+#include "support/needs.h"
 
 namespace moe::test {
 namespace {
@@ -36,6 +37,7 @@ TEST(Model, SaysWhatItIs) {
 }
 
 TEST(Model, TextComesBackFromItsTokens) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   const std::string text("1 + 1 = 2\0\n\xff caf\xc3\xa9", 18);
@@ -89,6 +91,7 @@ TEST(Model, LogLinesGoToTheCallbackOnly) {
 }
 
 TEST(Chat, IsRenderedFromJson) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   TextHandle text;

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "api/api.h"
+#include "support/needs.h"
 
 namespace {
 
@@ -69,6 +70,7 @@ int survive_allocation_failures(Call call, int64_t stride = 1) {
 }
 
 TEST(Allocation, FailureIsAnErrorEverywhere) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const OptionsHandle options = make_options({{"rank", "2"}, {"max_steps", "9"}, {"max_new_tokens", "4"}, {"threads", "1"}});
   const TemporaryFolder folder;
@@ -127,6 +129,7 @@ int in_child(const std::function<bool()> &check) {
 }
 
 TEST(Fork, TheChildMayOnlyFree) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   moe_model *model = nullptr;
   moe_session *session = nullptr;
@@ -156,6 +159,7 @@ TEST(Fork, TheChildMayOnlyFree) {
 }
 
 TEST(Fork, TheChildCanLoadItsOwn) {
+  NEEDS_UTF8PROC();
   EXPECT_EQ(in_child([] {
               alarm(20);
               moe_model *model = nullptr;
@@ -179,6 +183,7 @@ size_t open_descriptors() {
 }
 
 TEST(Host, StaysAsItWas) {
+  NEEDS_UTF8PROC();
   if (!std::filesystem::exists("/proc/self/fd")) GTEST_SKIP() << "needs /proc";
   const size_t descriptors = open_descriptors();
   const std::string locale = setlocale(LC_ALL, nullptr);

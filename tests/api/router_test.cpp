@@ -6,6 +6,7 @@
 #include "api/bundle_fixture.h"
 #include "base/file.h"
 #include "formats/safetensors.h"
+#include "support/needs.h"
 #include "tensor/dequantize.h"
 
 namespace moe::test {
@@ -179,6 +180,7 @@ TEST(Router, RefusesWhatItCannotRoute) {
 }
 
 TEST(Router, IsTrainedAndPutIntoItsBundle) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const Bundle bundle(Values{{"top_k", "2"}});
   const ModelHandle model = bundle.open();

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "api/bundle_fixture.h"
+#include "support/needs.h"
 
 namespace moe::test {
 namespace {
@@ -46,6 +47,7 @@ int32_t collect(const moe_piece *piece, void *user) {
 }
 
 TEST(Session, NextAndGenerateAgree) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   const SessionHandle pull = open_session(model), push = open_session(model);
@@ -76,6 +78,7 @@ TEST(Session, NextAndGenerateAgree) {
 }
 
 TEST(Session, SamplingDependsOnTheSeedOnly) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   const auto sampled = [&](const Values &values) {
@@ -91,6 +94,7 @@ TEST(Session, SamplingDependsOnTheSeedOnly) {
 }
 
 TEST(Session, StopTextsAndTheCallbackEndIt) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   const SessionHandle session = open_session(model);
@@ -200,6 +204,7 @@ TEST(Session, OfABundleWithDomainGatingTakesTheExpertByName) {
 }
 
 TEST(Session, CannotUseAnAdapterWhileItIsTrained) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const TemporaryFolder folder;
   const ModelHandle model = load_tiny();
@@ -229,6 +234,7 @@ TEST(Session, CannotUseAnAdapterWhileItIsTrained) {
 }
 
 TEST(Session, ReentryFromItsCallbackIsRefused) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   const SessionHandle session = open_session(model);
@@ -239,6 +245,7 @@ TEST(Session, ReentryFromItsCallbackIsRefused) {
 }
 
 TEST(Session, IsCancelledFromAnotherThread) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const ModelHandle model = load_tiny();
   TokenHandle token;
@@ -265,6 +272,7 @@ TEST(Session, IsCancelledFromAnotherThread) {
 }
 
 TEST(Session, ManySessionsShareOneModel) {
+  NEEDS_UTF8PROC();
   const ModelHandle model = load_tiny();
   std::vector<std::vector<int32_t>> results(4);
   std::vector<std::thread> threads;

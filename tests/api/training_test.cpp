@@ -6,6 +6,7 @@
 
 #include "api/api.h"
 #include "base/file.h"
+#include "support/needs.h"
 
 namespace moe::test {
 namespace {
@@ -100,6 +101,7 @@ TEST(Training, ABatchThatIsNotWellFormedIsRefused) {
 }
 
 TEST(Training, ResumeIsBitEqual) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const TemporaryFolder folder;
   Training whole = start(folder, {});
@@ -118,6 +120,7 @@ TEST(Training, ResumeIsBitEqual) {
 }
 
 TEST(Training, AnAdapterComesBackFromItsFolder) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const TemporaryFolder folder;
   Training training = start(folder, {});
@@ -146,6 +149,7 @@ TEST(Training, AnAdapterComesBackFromItsFolder) {
 }
 
 TEST(Training, DataSaysWhatWasRead) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const TemporaryFolder folder;
   write_text(folder / "d.jsonl", "{\"prompt\": \"1 + 1 =\", \"completion\": \" 2\"}\n{\"prompt\": \"x\"}\n");
@@ -172,6 +176,7 @@ TEST(Training, DataSaysWhatWasRead) {
 }
 
 TEST(Training, DataIsSplitForValidation) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const TemporaryFolder folder;
   const ModelHandle model = load_tiny();
@@ -227,6 +232,7 @@ int32_t watch(const moe_event *event, void *user) {
 }
 
 TEST(Run, LeavesTheResultOnDiskAndGoesOnWhereItWasStopped) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const TemporaryFolder folder, eval_folder;
   write_sums(folder / "train.jsonl", 32);
@@ -266,6 +272,7 @@ TEST(Run, LeavesTheResultOnDiskAndGoesOnWhereItWasStopped) {
 }
 
 TEST(Cancel, FromAnotherThreadStopsAStepAndChangesNothing) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const TemporaryFolder folder;
   TokenHandle token;
@@ -299,6 +306,7 @@ struct Reentry {
 };
 
 TEST(SameTime, ACallbackCannotUseItsOwnHandles) {
+  NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;
   const TemporaryFolder folder;
   Training training = start(folder, {{"max_steps", "1"}});
@@ -319,6 +327,7 @@ TEST(SameTime, ACallbackCannotUseItsOwnHandles) {
 }
 
 TEST(SameTime, TwoThreadsOnOneTrainerAreToldSo) {
+  NEEDS_UTF8PROC();
   const TemporaryFolder folder;
   Training training = start(folder, {{"epochs", "100000"}});
   std::atomic<int> ok{0}, busy{0}, other{0};

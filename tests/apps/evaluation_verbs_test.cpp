@@ -3,6 +3,7 @@
 
 #include "apps/run_program.h"
 #include "support/golden.h"
+#include "support/needs.h"
 
 namespace moe::test {
 namespace {
@@ -32,6 +33,7 @@ TEST_F(EvaluationVerbs, InspectShowsTensorsAndMetadata) {
 }
 
 TEST_F(EvaluationVerbs, TokenizeReadsEscapesAndSurrogatePairs) {
+  NEEDS_UTF8PROC();
   const Ended ended =
       eval({"tokenize", "--model", tiny},
            "{\"text\": \"a\\u00e9\\n\\\"\\ud83d\\ude00\\u0000\"}\n\n{\"text\":\"\",\"add_special_tokens\":false}\n");
@@ -42,6 +44,7 @@ TEST_F(EvaluationVerbs, TokenizeReadsEscapesAndSurrogatePairs) {
 }
 
 TEST_F(EvaluationVerbs, TokenizeReadsAFileAndMayParseControlTokens) {
+  NEEDS_UTF8PROC();
   write_text(path("in.jsonl"),
              "{\"text\": \"<|im_end|>\", \"parse_special\": true}\n{\"text\": \"<|im_end|>\", \"parse_special\": false}\n");
   const Ended ended = eval({"tokenize", "--model", tiny, "--input", "in.jsonl"});
@@ -93,6 +96,7 @@ TEST_F(EvaluationVerbs, RenderWritesChatsAsTheGoldenFilesHaveThem) {
 }
 
 TEST_F(EvaluationVerbs, DataShowsRowsSpansAndSkippedRows) {
+  NEEDS_UTF8PROC();
   write_text(path("d.jsonl"), "{\"prompt\": \"one and\", \"completion\": \" two\"}\n{\"prompt\": \"x\", \"completion\": \"\"}\n");
   const Ended ended = eval({"data", "--data", "d.jsonl", "--model", tiny});
   ASSERT_EQ(ended.status, 0) << ended.err;
@@ -105,6 +109,7 @@ TEST_F(EvaluationVerbs, DataShowsRowsSpansAndSkippedRows) {
 }
 
 TEST_F(EvaluationVerbs, GenerateStreamsWhatJsonReports) {
+  NEEDS_UTF8PROC();
   const Words words{"generate",         "--model", tiny,           "--prompt",  "hello",
                     "--max-new-tokens", "6",       "--ignore-eos", "--compute", "f32"};
   const Ended streamed = eval(words);
@@ -120,6 +125,7 @@ TEST_F(EvaluationVerbs, GenerateStreamsWhatJsonReports) {
 }
 
 TEST_F(EvaluationVerbs, ABundleShowsItsRoutingAndIsEvaluated) {
+  NEEDS_UTF8PROC();
   make_bundle();
   const Json json = eval({"generate", "--moe", "moe_model", "--prompt", "math", "--max-new-tokens", "3", "--ignore-eos",
                           "--show-routing", "--json"})
@@ -138,6 +144,7 @@ TEST_F(EvaluationVerbs, ABundleShowsItsRoutingAndIsEvaluated) {
 }
 
 TEST_F(EvaluationVerbs, PerplexityStatesItsWindows) {
+  NEEDS_UTF8PROC();
   write_text(path("t.txt"), std::string(300, 'x') + "the end of a text");
   const Json json = eval({"perplexity", "--model", tiny, "--text", "t.txt", "--window", "64", "--stride", "32", "--json"}).json();
   EXPECT_GT(json.at("perplexity", "").number(), 1);
@@ -146,6 +153,7 @@ TEST_F(EvaluationVerbs, PerplexityStatesItsWindows) {
 }
 
 TEST_F(EvaluationVerbs, ChatNeedsATemplateAndEndsWithExit) {
+  NEEDS_UTF8PROC();
   const Ended none = eval({"chat", "--model", tiny}, "hi\n");
   EXPECT_EQ(none.status, 1);
   EXPECT_NE(none.err.find("chat template"), std::string::npos) << none.err;

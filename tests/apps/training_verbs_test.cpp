@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "apps/run_program.h"
+#include "support/needs.h"
 
 namespace moe::test {
 namespace {
@@ -40,6 +41,7 @@ class TrainingVerbs : public Programs {
 };
 
 TEST_F(TrainingVerbs, LoraTrainsThreeStepsAndSaysWhereTheAdapterIs) {
+  NEEDS_UTF8PROC();
   make_data("math");
   const Ended ended = train(lora_words("math", {"--max-steps", "3"}));
   ASSERT_EQ(ended.status, 0) << ended.err;
@@ -51,6 +53,7 @@ TEST_F(TrainingVerbs, LoraTrainsThreeStepsAndSaysWhereTheAdapterIs) {
 }
 
 TEST_F(TrainingVerbs, JsonAndQuietLeaveNothingElse) {
+  NEEDS_UTF8PROC();
   make_data("math");
   const Ended ended = train(lora_words("math", {"--max-steps", "2", "--json", "--quiet"}));
   ASSERT_EQ(ended.status, 0);
@@ -59,6 +62,7 @@ TEST_F(TrainingVerbs, JsonAndQuietLeaveNothingElse) {
 }
 
 TEST_F(TrainingVerbs, HeldOutRowsAreEvaluated) {
+  NEEDS_UTF8PROC();
   make_data("math"), make_data("other", 8);
   const Ended given = train(lora_words("math", {"--max-steps", "2", "--eval-data", path("other.jsonl"), "--json"}));
   ASSERT_EQ(given.status, 0) << given.err;
@@ -69,6 +73,7 @@ TEST_F(TrainingVerbs, HeldOutRowsAreEvaluated) {
 }
 
 TEST_F(TrainingVerbs, AFinishedRunSaysSoAndOtherOptionsAreRefused) {
+  NEEDS_UTF8PROC();
   make_data("math");
   ASSERT_EQ(train(lora_words("math", {"--max-steps", "3"})).status, 0);
   const std::string before = weights("domain_models/math");
@@ -83,6 +88,7 @@ TEST_F(TrainingVerbs, AFinishedRunSaysSoAndOtherOptionsAreRefused) {
 }
 
 TEST_F(TrainingVerbs, ARunThatIsKilledTwiceEndsWithTheSameBytes) {
+  NEEDS_UTF8PROC();
   make_data("math", 40);
   const auto words = [&](const std::string &output_dir) {
     return lora_words("math", {"--output-dir", output_dir, "--max-steps", "300", "--save-steps", "20", "--dropout", "0.1"});
@@ -105,6 +111,7 @@ TEST_F(TrainingVerbs, ARunThatIsKilledTwiceEndsWithTheSameBytes) {
 }
 
 TEST_F(TrainingVerbs, CtrlCSavesACheckpointThatResumesToTheSameBytes) {
+  NEEDS_UTF8PROC();
   make_data("math", 40);
   const auto words = [&](const std::string &output_dir, const char *steps) {
     return lora_words("math", {"--output-dir", output_dir, "--max-steps", steps});
@@ -126,6 +133,7 @@ TEST_F(TrainingVerbs, CtrlCSavesACheckpointThatResumesToTheSameBytes) {
 }
 
 TEST_F(TrainingVerbs, ABundleIsBuiltCheckedAndItsRouterTrained) {
+  NEEDS_UTF8PROC();
   make_adapters();
   const Ended built = train({"build", "--model", tiny, "--adapters-dir", "domain_models", "--output-dir", "moe_model"});
   ASSERT_EQ(built.status, 0) << built.err;
@@ -153,6 +161,7 @@ TEST_F(TrainingVerbs, ABundleIsBuiltCheckedAndItsRouterTrained) {
 }
 
 TEST_F(TrainingVerbs, AdaptersKeepTheOrderTheyAreGivenIn) {
+  NEEDS_UTF8PROC();
   make_adapters();
   const std::string adapters = "medical=domain_models/medical/final_adapter,math=domain_models/math/final_adapter";
   ASSERT_EQ(train({"build", "--model", tiny, "--adapters", adapters, "--output-dir", "b"}).status, 0);
@@ -160,6 +169,7 @@ TEST_F(TrainingVerbs, AdaptersKeepTheOrderTheyAreGivenIn) {
 }
 
 TEST_F(TrainingVerbs, PlanTellsBytesStepsAndTime) {
+  NEEDS_UTF8PROC();
   make_data("math");
   const Ended ended =
       train({"plan", "--model", tiny, "--data", path("math.jsonl"), "--batch-size", "4", "--epochs", "3", "--json"});
@@ -208,6 +218,7 @@ class Pipeline : public TrainingVerbs {
 };
 
 TEST_F(Pipeline, MakesEveryStageOnceAndAgainWhatChanged) {
+  NEEDS_UTF8PROC();
   EXPECT_EQ(stages(), "adapters/math adapters/medical build router evaluate");
   EXPECT_TRUE(std::filesystem::exists(path("work/evaluation/evaluation_results.json")));
   const std::string router = file_text(path("work/moe_model/router.safetensors"));
@@ -226,6 +237,7 @@ TEST_F(Pipeline, MakesEveryStageOnceAndAgainWhatChanged) {
 }
 
 TEST_F(Pipeline, GoesOnAfterAKill) {
+  NEEDS_UTF8PROC();
   const pid_t child = start("moe-train", {"pipeline", "--config", "pipeline.json"});
   ASSERT_TRUE(wait_for_file("work/domain_models/medical"));
   kill(child, SIGKILL);

@@ -12,6 +12,7 @@
 #include "eval/exact_match.h"
 #include "support/brute_force.h"
 #include "support/expect_error.h"
+#include "support/needs.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_model.h"
 
@@ -21,6 +22,7 @@ namespace {
 class Evaluation : public testing::Test {
  protected:
   void SetUp() override {
+    NEEDS_UTF8PROC();
     std::string choices, sums;
     for (int i = 0; i < 14; i++) {
       choices += Json::object({{"question", text("What is number ", i, "?")},

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "support/expect_error.h"
+#include "support/needs.h"
 #include "support/tiny_model.h"
 
 namespace moe {
@@ -44,6 +45,7 @@ TEST(ChoiceAnswer, IsTheTextOrTheLetterOfAChoice) {
 
 // Together in one pass and one by one the answers are the same greedy continuations.
 TEST(GeneratedAnswers, EqualTheAnswersOfSingleSessions) {
+  NEEDS_UTF8PROC();
   const auto model = test::tiny_model();
   std::vector<std::vector<int32_t>> prompts;
   for (int i = 0; i < 11; i++) prompts.push_back(model->tokenizer()->encode("Question " + std::to_string(i * i) + ":", {}));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "support/brute_force.h"
+#include "support/needs.h"
 #include "support/tiny_model.h"
 
 namespace moe {
@@ -25,6 +26,7 @@ double brute_force(const BaseModel &model, const Overlay &overlay, const Continu
 }
 
 TEST(MultipleChoice, LogLikelihoodsEqualFullForwards) {
+  NEEDS_UTF8PROC();
   const auto model = test::tiny_model();
   const auto adapter = test::noisy_adapter(*model, 4);
   const auto mixture = test::noisy_mixture(*model, {"a", "b"}, 8);
@@ -65,6 +67,7 @@ TEST(MultipleChoice, LogLikelihoodsEqualFullForwards) {
 }
 
 TEST(MultipleChoice, ThePromptIsShared) {
+  NEEDS_UTF8PROC();
   const auto model = test::tiny_model();
   ChoiceQuestion one;
   std::string reason;
@@ -77,6 +80,7 @@ TEST(MultipleChoice, ThePromptIsShared) {
 }
 
 TEST(MultipleChoice, ManyQuestionsAtOnceEqualThemOneByOne) {
+  NEEDS_UTF8PROC();
   const auto model = test::tiny_model();
   std::vector<ChoiceQuestion> questions(2 * kScoringItems + 5);
   std::string reason;
@@ -95,6 +99,7 @@ TEST(MultipleChoice, ManyQuestionsAtOnceEqualThemOneByOne) {
 }
 
 TEST(MultipleChoice, WhatCannotBeScoredHasAReason) {
+  NEEDS_UTF8PROC();
   const auto model = test::tiny_model();
   ChoiceQuestion one;
   std::string reason;

@@ -5,6 +5,7 @@
 
 #include "generate/session.h"
 #include "support/expect_error.h"
+#include "support/needs.h"
 #include "support/tiny_model.h"
 
 namespace moe {
@@ -30,6 +31,7 @@ Generation generate(const GenerateOptions &options, const std::function<bool(con
 }
 
 TEST(Generation, StreamedPiecesJoinToTheText) {
+  NEEDS_UTF8PROC();
   std::string streamed;
   std::vector<int32_t> tokens;
   const Generation result = generate(sampled(60), [&](const Piece &piece) {
@@ -48,6 +50,7 @@ TEST(Generation, StreamedPiecesJoinToTheText) {
 }
 
 TEST(Generation, TextIsThatOfTheTokensWithWholeCharactersOnly) {
+  NEEDS_UTF8PROC();
   const auto model = tiny_model();
   const Generation result = generate(sampled(80));
   StreamDecoder decoder(*model->tokenizer());
@@ -60,6 +63,7 @@ TEST(Generation, TextIsThatOfTheTokensWithWholeCharactersOnly) {
 }
 
 TEST(Generation, StopsAtAStopStringAcrossPieces) {
+  NEEDS_UTF8PROC();
   const Generation whole = generate(sampled(60));
   ASSERT_GT(whole.text.size(), 30u);
   // A stretch of the text that begins and ends inside of tokens.
@@ -84,6 +88,7 @@ TEST(Generation, StopsAtAStopStringAcrossPieces) {
 }
 
 TEST(Generation, AnEndTokenEndsTheAnswerAndHasNoText) {
+  NEEDS_UTF8PROC();
   const auto model = tiny_model();
   const auto &ends = model->tokenizer()->end_tokens();
   ASSERT_FALSE(ends.empty());
@@ -113,6 +118,7 @@ TEST(Generation, AnEndTokenEndsTheAnswerAndHasNoText) {
 }
 
 TEST(Generation, ContinuesWhereItEnded) {
+  NEEDS_UTF8PROC();
   Session session(tiny_model());
   const Generation whole = generate(sampled(20)), first = generate(sampled(8), nullptr, nullptr, &session),
                    second = generate(sampled(12), nullptr, nullptr, &session);
@@ -123,6 +129,7 @@ TEST(Generation, ContinuesWhereItEnded) {
 }
 
 TEST(Generation, CancelledByTheCallbackOrTheFlagKeepsWhatWasGenerated) {
+  NEEDS_UTF8PROC();
   Session session(tiny_model());
   int calls = 0;
   const Generation result = generate(
@@ -140,6 +147,7 @@ TEST(Generation, CancelledByTheCallbackOrTheFlagKeepsWhatWasGenerated) {
 }
 
 TEST(Generation, RoutingIsTheMeanOverTheTokens) {
+  NEEDS_UTF8PROC();
   const auto mixture = test::noisy_mixture(*tiny_model(), {"a", "b", "c"}, 11);
   std::vector<double> sum(4, 0);
   const Generation result = generate(
@@ -154,6 +162,7 @@ TEST(Generation, RoutingIsTheMeanOverTheTokens) {
 }
 
 TEST(Generation, BadOptionsAreNamed) {
+  NEEDS_UTF8PROC();
   Session session(tiny_model());
   session.append_text("x", true, false);
   GenerateOptions options;

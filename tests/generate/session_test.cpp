@@ -7,6 +7,7 @@
 
 #include "support/expect_error.h"
 #include "support/golden.h"
+#include "support/needs.h"
 #include "support/reference.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_model.h"
@@ -255,6 +256,7 @@ TEST(Session, AdapterAndMixtureAreSetOnAnEmptySession) {
 }
 
 TEST(Session, AModelWithoutAChatTemplateRefusesMessages) {
+  NEEDS_UTF8PROC();
   Session session(tiny_model());
   EXPECT_FAILS(session.append_messages({{"user", "hello"}}, true), Code::unsupported, "chat template");
 }

@@ -11,6 +11,7 @@
 #include "formats/gguf.h"
 #include "support/expect_error.h"
 #include "support/golden.h"
+#include "support/needs.h"
 #include "support/temporary_folder.h"
 #include "tensor/dequantize.h"
 
@@ -133,6 +134,9 @@ TEST(Adapter, GradientsStandBesideTheParameters) {
 class GoldenAdapter : public testing::TestWithParam<const char *> {};
 
 TEST_P(GoldenAdapter, RanksScalesAndFactorsAreThoseOfPeft) {
+  if (std::string(GetParam()) == "gemma3_patterns") {
+    NEEDS_PCRE2();
+  }
   const std::string folder = golden_path(std::string("lora/") + GetParam());
   const Json expected = read_json(folder + "/expected.json");
   const auto model = golden_model("models/" + expected.string_at("model", "expected.json"));
@@ -161,6 +165,9 @@ TEST_P(GoldenAdapter, RanksScalesAndFactorsAreThoseOfPeft) {
 }
 
 TEST_P(GoldenAdapter, SavedAndLoadedItIsTheSame) {
+  if (std::string(GetParam()) == "gemma3_patterns") {
+    NEEDS_PCRE2();
+  }
   const std::string folder = golden_path(std::string("lora/") + GetParam());
   const auto model = golden_model("models/" + read_json(folder + "/expected.json").string_at("model", "expected.json"));
   const auto adapter = Adapter::load(*model, folder, false);

@@ -12,6 +12,7 @@
 #include "model/inference_pass.h"
 #include "support/expect_error.h"
 #include "support/golden.h"
+#include "support/needs.h"
 #include "support/temporary_folder.h"
 #include "tensor/dequantize.h"
 
@@ -177,6 +178,7 @@ TEST_P(GgufModel, MatricesKeepTheirTypeAndQueryRowsAreInHalves) {
   }
   EXPECT_EQ(values_of(model->embedding()), file.read_floats(file.at("token_embd.weight")));
   EXPECT_EQ(model->name(), file.string_at("general.name"));
+  NEEDS_UTF8PROC();
   ASSERT_NE(model->tokenizer(), nullptr);
   EXPECT_EQ(model->tokenizer()->size(), 272);
 }

@@ -5,6 +5,7 @@
 #include "model/inference_pass.h"
 #include "model/training_pass.h"
 #include "support/golden.h"
+#include "support/needs.h"
 
 namespace moe {
 namespace {
@@ -98,6 +99,9 @@ INSTANTIATE_TEST_SUITE_P(Files, GoldenGguf,
 class GoldenLora : public testing::TestWithParam<const char *> {
  protected:
   void SetUp() override {
+    if (std::string(GetParam()) == "gemma3_patterns") {
+      NEEDS_PCRE2();
+    }
     folder_ = golden_path(std::string("lora/") + GetParam());
     numbers_ = read_json(folder_ + "/expected.json");
     model_ = golden_model("models/" + numbers_.string_at("model", "expected.json"));
