@@ -245,11 +245,12 @@ void Gguf::read_tensors(GgufCursor &cursor, uint64_t count) {
     const std::string where = text(path(), ": tensor '", tensor.name, "'");
     const auto rank = cursor.number<uint32_t>("tensor rank");
     if (rank > kMaxRank) fail(Code::format, where, ": rank ", rank, ", at most ", kMaxRank);
-    uint64_t elements = 1;
+    uint64_t elements = 1, extent = 1;  // extent: as if no dimension were 0, so that the product fits in any order
     for (uint32_t d = 0; d < rank; ++d) {
       const auto dimension = cursor.number<uint64_t>("dimension");
-      elements = checked_multiply(elements, dimension, where);
-      if (dimension >> 63 || elements >> 63) fail(Code::format, where, ": dimension ", dimension, " is too large");
+      elements *= dimension;
+      extent = checked_multiply(extent, std::max<uint64_t>(dimension, 1), where);
+      if (extent >> 63) fail(Code::format, where, ": dimension ", dimension, " is too large");
       tensor.shape.insert(tensor.shape.begin(), static_cast<int64_t>(dimension));
     }
     const auto type_id = cursor.number<uint32_t>("tensor type");

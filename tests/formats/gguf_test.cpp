@@ -184,6 +184,7 @@ TEST_F(GgufFile, TensorsAreChecked) {
   EXPECT_FAILS(one({33, 2}, 2, 0, 64), Code::format, "33 columns do not divide into Q4_0 blocks of 32");
   EXPECT_FAILS(one({1, 1, 1, 1, 1}, 0, 0, 64), Code::format, "rank 5");
   EXPECT_FAILS(one({uint64_t{1} << 33, uint64_t{1} << 33}, 0, 0, 64), Code::format, "overflows");
+  EXPECT_FAILS(one({0, uint64_t{1} << 33, uint64_t{1} << 33}, 0, 0, 64), Code::format, "overflows");
   EXPECT_FAILS(one({uint64_t{1} << 63}, 0, 0, 64), Code::format, "too large");
   EXPECT_FAILS(one({uint64_t{1} << 62}, 0, 0, 64), Code::format, "overflows");
   EXPECT_FAILS(one({8}, 0, UINT64_MAX - 31, 64), Code::format, "overflows");
