@@ -75,8 +75,8 @@ TensorInfo parse_entry(const std::string &file, const std::string &name, const J
     const uint64_t dimension = size_value(item, where + ": shape");
     elements = checked_multiply(elements, dimension, where + ": shape");
     tensor.shape.push_back(static_cast<int64_t>(dimension));
+    if (elements >> 63) fail(Code::format, where, ": shape ", shape_text(tensor.shape), " is too large");
   }
-  if (elements >> 63) fail(Code::format, where, ": shape ", shape_text(tensor.shape), " is too large");
 
   const Json &offsets = entry_member(entry, "data_offsets", where);
   if (!offsets.is_array() || offsets.size() != 2) fail(Code::format, where, ": 'data_offsets' is not a pair of numbers");

@@ -136,6 +136,7 @@ TEST(Safetensors, EntriesAreChecked) {
   EXPECT_FAILS(open(R"("a":{"dtype":"F32","shape":[2.5],"data_offsets":[0,8]})", 8), Code::format, "shape");
   EXPECT_FAILS(open(R"("a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]})", 8), Code::format, "overflows");
   EXPECT_FAILS(open(R"("a":{"dtype":"F32","shape":[4611686018427387904,2],"data_offsets":[0,8]})", 8), Code::format, "too large");
+  EXPECT_FAILS(open(R"("a":{"dtype":"F32","shape":[4294967296,2147483648,0],"data_offsets":[0,0]})", 0), Code::format, "too large");
   EXPECT_FAILS(open(R"("a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]})", 0), Code::format, "overflows");
   EXPECT_FAILS(open(R"("a\nb":{"dtype":"F32","shape":[2],"data_offsets":[0,8]})", 8), Code::format, "control characters");
   EXPECT_FAILS(open(R"("__metadata__":{"a":1})", 0), Code::format, "metadata 'a'");

@@ -40,7 +40,6 @@ const Case kCases[] = {
     // The special tokens are in tokenizer_config.json only, which transformers reads and tokenizers alone does not.
     {"torchtitan_test", "torchtitan_test", "ids_transformers", always, 443, 20},
     {"qwen2", "qwen2", "", never, 445, 0},
-    {"gguf-gpt-2", "ggml-vocab-gpt-2.gguf", "", never, 443, 0},
     {"gguf-phi-3", "ggml-vocab-phi-3.gguf", "ids_hf", end_of_sentence_as_text, 492, 2},
     {"gguf-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "", never, 443, 0},
     {"gguf-gemma3", "gemma-3-270m-q4_k_m.gguf", "ids_hf", end_of_sentence_as_text, 492, 2},

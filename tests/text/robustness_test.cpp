@@ -21,7 +21,6 @@ std::vector<std::pair<std::string, std::shared_ptr<const Tokenizer>>> load_all()
   std::vector<std::pair<std::string, std::shared_ptr<const Tokenizer>>> all;
   all.emplace_back("phi-3", load_tokenizer(Gguf(kVocabularies + "ggml-vocab-phi-3.gguf")));
   if (!unicode::has_unicode_classes()) return all;
-  all.emplace_back("gpt-2", load_tokenizer(Gguf(kVocabularies + "ggml-vocab-gpt-2.gguf")));
   for (const char *name : {"minimind", "torchtitan_test", "qwen2"}) all.emplace_back(name, load_tokenizer(kVocabularies + name));
   if (MOE_HAVE_PCRE2) {
     for (const char *name : {"steps", "previous", "llama", "metaspace_first"})
@@ -34,7 +33,7 @@ std::vector<std::pair<std::string, std::shared_ptr<const Tokenizer>>> load_all()
 // U+2581 is in the text (it stands for a space) or a token that is always cut out (a space is put behind it).
 bool comes_back(const std::string &name, const std::string &text) {
   if (name == "phi-3") return text.find("\xE2\x96\x81") == std::string::npos && text.find("</s>") == std::string::npos;
-  return name == "gpt-2" || name == "minimind";
+  return name == "minimind";
 }
 
 void expect_sound(const std::string &name, const Tokenizer &tokenizer, const std::string &text) {
