@@ -15,7 +15,8 @@ void *Arena::take_bytes(size_t bytes) {
   const size_t rounded = checked_add(bytes, kAlignment - 1, "arena") / kAlignment * kAlignment;
   const size_t end = checked_add(used_, rounded, "arena");
   if (!measuring() && end > capacity_) {
-    fail(Code::internal, "arena: the plan of ", capacity_, " bytes is too small: ", used_, " are used and ", bytes, " are asked for");
+    fail(Code::internal, "arena: the plan of ", capacity_, " bytes is too small: ", used_, " are used and ", bytes,
+         " are asked for");
   }
   void *memory = measuring() ? nullptr : base_ + used_;
   used_ = end;

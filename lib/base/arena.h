@@ -11,8 +11,8 @@ namespace moe {
 
 class Arena {
  public:
-  Arena() = default;                       // measuring: take() returns nullptr and counts
-  explicit Arena(size_t bytes);            // owns `bytes`, 2 MiB pages where the system gives them
+  Arena() = default;             // measuring: take() returns nullptr and counts
+  explicit Arena(size_t bytes);  // owns `bytes`, 2 MiB pages where the system gives them
   ~Arena();
   Arena(const Arena &) = delete;
   Arena &operator=(const Arena &) = delete;

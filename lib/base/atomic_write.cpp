@@ -112,8 +112,8 @@ std::string name_behind(std::string_view name, std::string_view kind) {
   const size_t at = name.rfind(text('.', kind, '-'));
   if (!name.starts_with('.') || at == std::string_view::npos || at < 2) return "";
   const std::string_view numbers = name.substr(at + kind.size() + 2);
-  const bool three_numbers = std::count(numbers.begin(), numbers.end(), '-') == 2 &&
-                             numbers.find_first_not_of("-0123456789") == std::string_view::npos;
+  const bool three_numbers =
+      std::count(numbers.begin(), numbers.end(), '-') == 2 && numbers.find_first_not_of("-0123456789") == std::string_view::npos;
   return three_numbers ? std::string(name.substr(1, at - 1)) : "";
 }
 

@@ -11,18 +11,18 @@ namespace moe {
 
 // Same values as MOE_ERR_* of moe.h (asserted in lib/api).
 enum class Code : int32_t {
-  no_memory = -1,     // an allocation failed or a memory limit would be exceeded
-  invalid = -2,       // an argument or option is out of its range
-  state = -3,         // the call does not fit the state of the handle
-  io = -4,            // the operating system refused: open, read, write, fsync, rename
-  format = -5,        // a file is not what its format says
-  unsupported = -6,   // well-formed, but not something this build can do
-  numeric = -7,       // NaN or infinity where a number is needed
-  cancelled = -8,     // the caller asked to stop
-  buffer = -9,        // the caller's buffer is too small; the needed size is returned
-  busy = -10,         // another writer holds the lock
-  device = -11,       // the compute device failed
-  internal = -12,     // a defect of the library
+  no_memory = -1,    // an allocation failed or a memory limit would be exceeded
+  invalid = -2,      // an argument or option is out of its range
+  state = -3,        // the call does not fit the state of the handle
+  io = -4,           // the operating system refused: open, read, write, fsync, rename
+  format = -5,       // a file is not what its format says
+  unsupported = -6,  // well-formed, but not something this build can do
+  numeric = -7,      // NaN or infinity where a number is needed
+  cancelled = -8,    // the caller asked to stop
+  buffer = -9,       // the caller's buffer is too small; the needed size is returned
+  busy = -10,        // another writer holds the lock
+  device = -11,      // the compute device failed
+  internal = -12,    // a defect of the library
 };
 
 class Error : public std::exception {

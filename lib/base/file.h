@@ -21,8 +21,9 @@ class File {
 
   const std::string &path() const { return path_; }
   uint64_t size() const { return size_; }
-  void read(uint64_t offset, void *destination, size_t bytes) const;  // exactly `bytes`, else Code::format (too short) or Code::io
-  std::string read_all(uint64_t limit) const;                         // Code::format when larger than limit
+  void read(uint64_t offset, void *destination,
+            size_t bytes) const;               // exactly `bytes`, else Code::format (too short) or Code::io
+  std::string read_all(uint64_t limit) const;  // Code::format when larger than limit
 
  private:
   std::string path_;
@@ -61,7 +62,7 @@ class AtomicFolder {
   explicit AtomicFolder(std::string target);
   ~AtomicFolder();
   AtomicFolder(const AtomicFolder &) = delete;
-  const std::string &path() const { return temporary_; }  // write here
+  const std::string &path() const { return temporary_; }          // write here
   void write(const std::string &name, std::string_view content);  // name may contain '/'
   void commit();
 
@@ -101,11 +102,11 @@ class FileLock {
   int descriptor_ = -1;
 };
 
-bool file_exists(const std::string &path);    // a regular file
+bool file_exists(const std::string &path);  // a regular file
 bool folder_exists(const std::string &path);
-void make_folders(const std::string &path);   // like mkdir -p, durable
+void make_folders(const std::string &path);                     // like mkdir -p, durable
 std::vector<std::string> list_folder(const std::string &path);  // names, sorted, without . and ..
-void remove_tree(const std::string &path);    // never follows symbolic links
+void remove_tree(const std::string &path);                      // never follows symbolic links
 std::string join_path(std::string_view a, std::string_view b);
 std::string base_name(std::string_view path);
 std::string parent_path(std::string_view path);

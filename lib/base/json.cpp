@@ -75,7 +75,8 @@ Json::Json(bool value) : kind_(Kind::boolean), boolean_(value) {}
 Json::Json(double value) : kind_(Kind::number), number_(value) {}
 
 Json::Json(int64_t value)
-    : kind_(Kind::number), whole_(Whole::signed_64), number_(static_cast<double>(value)), integer_(static_cast<uint64_t>(value)) {}
+    : kind_(Kind::number), whole_(Whole::signed_64), number_(static_cast<double>(value)), integer_(static_cast<uint64_t>(value)) {
+}
 
 Json::Json(uint64_t value)
     : kind_(Kind::number), whole_(Whole::unsigned_64), number_(static_cast<double>(value)), integer_(value) {}

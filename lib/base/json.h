@@ -14,7 +14,7 @@ class Json {
  public:
   enum class Kind { null, boolean, number, string, array, object };
 
-  Json() = default;                                   // null
+  Json() = default;  // null
   Json(bool value);
   Json(double value);
   Json(int value) : Json(static_cast<int64_t>(value)) {}
@@ -41,13 +41,13 @@ class Json {
   // Typed access; a wrong kind is Code::format "expected a number, found a string".
   bool boolean() const;
   double number() const;
-  int64_t integer() const;  // a number without fraction, |x| <= 2^53 or kept exactly when written as an integer
+  int64_t integer() const;   // a number without fraction, |x| <= 2^53 or kept exactly when written as an integer
   uint64_t natural() const;  // the same for 0 <= x < 2^64
   const std::string &string() const;
   const std::vector<Json> &items() const;
   std::vector<Json> &items();
   const std::vector<std::pair<std::string, Json>> &members() const;  // in the order of the text
-  size_t size() const;  // of an array or object
+  size_t size() const;                                               // of an array or object
 
   // Object access. find: nullptr when absent. at: Code::format "<source>: key 'x' is missing".
   const Json *find(std::string_view key) const;

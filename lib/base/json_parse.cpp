@@ -133,7 +133,9 @@ class Parser {
   }
 
   // ASCII that stands for itself inside a string.
-  static bool is_plain(char c) { return static_cast<uint8_t>(c) >= 0x20 && static_cast<uint8_t>(c) < 0x80 && c != '"' && c != '\\'; }
+  static bool is_plain(char c) {
+    return static_cast<uint8_t>(c) >= 0x20 && static_cast<uint8_t>(c) < 0x80 && c != '"' && c != '\\';
+  }
 
   void parse_escape(std::string &out) {
     ++at_;

@@ -28,8 +28,9 @@ class ThreadPool {
   template <class Task>
   void run(int64_t count, Task &&task) {
     using T = std::remove_reference_t<Task>;
-    run_erased(count, [](void *context, int64_t index, int thread) { (*static_cast<T *>(context))(index, thread); },
-               const_cast<void *>(static_cast<const void *>(&task)));
+    run_erased(
+        count, [](void *context, int64_t index, int thread) { (*static_cast<T *>(context))(index, thread); },
+        const_cast<void *>(static_cast<const void *>(&task)));
   }
 
  private:

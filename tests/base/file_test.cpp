@@ -241,14 +241,16 @@ TEST(AppendFile, EndsALineThatWasCutOff) {
 
 TEST(RemoveUnfinished, TakesWhatKilledWritersLeftAndNothingElse) {
   const TemporaryFolder folder;
-  for (const char *name : {".result.new-12-34567-1", ".old.old-1-2-3", "old", "kept", ".new-1-2-3", ".x.new-1-2", ".x.new-1-2-3a"}) {
+  for (const char *name :
+       {".result.new-12-34567-1", ".old.old-1-2-3", "old", "kept", ".new-1-2-3", ".x.new-1-2", ".x.new-1-2-3a"}) {
     make_folders(folder / name);
     put(folder / name + "/file", name);
   }
   put(folder / ".summary.json.new-1-2-3", "half");
   make_folders(folder / ".stepped_aside.old-1-2-3");
   remove_unfinished(folder.path());
-  EXPECT_EQ(list_folder(folder.path()), (std::vector<std::string>{".new-1-2-3", ".x.new-1-2", ".x.new-1-2-3a", "kept", "old", "stepped_aside"}));
+  EXPECT_EQ(list_folder(folder.path()),
+            (std::vector<std::string>{".new-1-2-3", ".x.new-1-2", ".x.new-1-2-3a", "kept", "old", "stepped_aside"}));
   remove_unfinished(folder / "absent");
 }
 

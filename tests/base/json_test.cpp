@@ -26,9 +26,44 @@ TEST(Json, ReadsEveryKind) {
 }
 
 TEST(Json, RefusesWhatRfc8259DoesNotAllow) {
-  for (const char *text : {"", " ", "{", "}", "[1,]", "{\"a\":1,}", "[1 2]", "{\"a\" 1}", "{a:1}", "{'a':1}", "01", "-", "+1", ".5", "1.",
-                           "1e", "1e+", "0x10", "NaN", "Infinity", "-Infinity", "nul", "nulll", "True", "// x\n1", "1 // x", "/* x */ 1",
-                           "\"a", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\u-123\"", "\"\t\"", "\"\\", "1 1", "[]]", "{\"a\":}", "\xEF\xBB\xBF{}"}) {
+  for (const char *text : {"",
+                           " ",
+                           "{",
+                           "}",
+                           "[1,]",
+                           "{\"a\":1,}",
+                           "[1 2]",
+                           "{\"a\" 1}",
+                           "{a:1}",
+                           "{'a':1}",
+                           "01",
+                           "-",
+                           "+1",
+                           ".5",
+                           "1.",
+                           "1e",
+                           "1e+",
+                           "0x10",
+                           "NaN",
+                           "Infinity",
+                           "-Infinity",
+                           "nul",
+                           "nulll",
+                           "True",
+                           "// x\n1",
+                           "1 // x",
+                           "/* x */ 1",
+                           "\"a",
+                           "\"\\x\"",
+                           "\"\\u12\"",
+                           "\"\\u12g4\"",
+                           "\"\\u-123\"",
+                           "\"\t\"",
+                           "\"\\",
+                           "1 1",
+                           "[]]",
+                           "{\"a\":}",
+                           "\xEF\xBB\xBF{}"}) {
     EXPECT_FAILS(parse(text), Code::format, "test.json: line 1");
   }
   EXPECT_FAILS(parse(std::string_view("1\0", 2)), Code::format, "expected the end");
@@ -63,7 +98,8 @@ TEST(Json, KeepsNulAndEveryCodePoint) {
 }
 
 TEST(Json, RefusesInvalidUtf8AndLoneSurrogates) {
-  for (const char *bytes : {"\x80", "\xC0\xAF", "\xC3", "\xE0\x80\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xFF", "\xE2\x82"}) {
+  for (const char *bytes : {"\x80", "\xC0\xAF", "\xC3", "\xE0\x80\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                            "\xF8\x88\x80\x80\x80", "\xFF", "\xE2\x82"}) {
     EXPECT_FAILS(parse("\"" + std::string(bytes) + "\""), Code::format, "not valid UTF-8");
   }
   for (const char *text : {R"("\ud800")", R"("\udc00")", R"("\ud800\ud800")", R"("\ud800x")", R"("\ud800\n")"}) {
@@ -128,7 +164,11 @@ TEST(Json, WritesOneLineOrIndented) {
 }
 
 TEST(Json, WritesInvalidUtf8AsReplacementCharacters) {
-  EXPECT_EQ(Json("a\xFF" "b\xE2\x82").dump(), "\"a\xEF\xBF\xBD" "b\xEF\xBF\xBD\xEF\xBF\xBD\"");
+  EXPECT_EQ(Json("a\xFF"
+                 "b\xE2\x82")
+                .dump(),
+            "\"a\xEF\xBF\xBD"
+            "b\xEF\xBF\xBD\xEF\xBF\xBD\"");
 }
 
 TEST(Json, WrongKindsAndMissingKeysNameFileAndKey) {
@@ -136,7 +176,8 @@ TEST(Json, WrongKindsAndMissingKeysNameFileAndKey) {
   EXPECT_FAILS(json.integer_at("a", "config.json"), Code::format, "config.json: key 'a': expected a number, found a string");
   EXPECT_FAILS(json.bool_or("a", true, "config.json"), Code::format, "config.json: key 'a': expected a boolean, found a string");
   EXPECT_FAILS(json.string_at("b", "config.json"), Code::format, "config.json: key 'b' is missing");
-  EXPECT_FAILS(parse("[]").at("b", "config.json"), Code::format, "config.json: expected an object with the key 'b', found an array");
+  EXPECT_FAILS(parse("[]").at("b", "config.json"), Code::format,
+               "config.json: expected an object with the key 'b', found an array");
   EXPECT_FAILS(json.items(), Code::format, "expected an array, found an object");
   EXPECT_EQ(json.integer_or("b", 7, "x"), 7);
   EXPECT_EQ(json.number_or("n", 1.5, "x"), 1.5);

@@ -24,8 +24,12 @@ TEST(Random, WordsAreTheBlocksInOrder) {
 }
 
 TEST(Random, SeedStreamAndIndexEachChangeTheValue) {
-  const std::set<uint32_t> values = {Random(1, 1).word(0), Random(2, 1).word(0), Random(1, 2).word(0), Random(1, 1).word(4),
-                                     Random(uint64_t{1} << 32 | 1, 1).word(0), Random(1, uint64_t{1} << 32 | 1).word(0)};
+  const std::set<uint32_t> values = {Random(1, 1).word(0),
+                                     Random(2, 1).word(0),
+                                     Random(1, 2).word(0),
+                                     Random(1, 1).word(4),
+                                     Random(uint64_t{1} << 32 | 1, 1).word(0),
+                                     Random(1, uint64_t{1} << 32 | 1).word(0)};
   EXPECT_EQ(values.size(), 6u);
 }
 

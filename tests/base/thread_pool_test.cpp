@@ -41,7 +41,8 @@ TEST(ThreadPool, WhatTasksWroteIsSeenByTheCallerAndByTheNextRun) {
   ThreadPool pool(3);
   std::vector<int64_t> before(64, 0), after(64, 0);
   for (int round = 1; round <= 3000; ++round) {
-    pool.run(64, [&](int64_t index, int) { after[static_cast<size_t>(index)] = before[static_cast<size_t>(index + round) % 64] + 1; });
+    pool.run(
+        64, [&](int64_t index, int) { after[static_cast<size_t>(index)] = before[static_cast<size_t>(index + round) % 64] + 1; });
     std::swap(before, after);
     ASSERT_EQ(std::accumulate(before.begin(), before.end(), int64_t{0}), int64_t{64} * round);
   }
@@ -85,9 +86,11 @@ TEST(ThreadPool, SerializesItsCallers) {
 TEST(ThreadPool, AnExceptionOfATaskReachesTheCallerAndThePoolLivesOn) {
   ThreadPool pool(2);
   for (int round = 0; round < 50; ++round) {
-    EXPECT_THROW(pool.run(100, [](int64_t index, int) {
-      if (index % 10 == 3) throw std::runtime_error("task");
-    }), std::runtime_error);
+    EXPECT_THROW(pool.run(100,
+                          [](int64_t index, int) {
+                            if (index % 10 == 3) throw std::runtime_error("task");
+                          }),
+                 std::runtime_error);
     std::atomic<int> done{0};
     pool.run(100, [&](int64_t, int) { ++done; });
     ASSERT_EQ(done, 100);
