@@ -127,7 +127,7 @@ Json run_json(const BaseModel &base, const Options &options) {
                        {"base_model", base.name()},
                        {"base_model_path", base.path()},
                        {"weights_fingerprint", base.weights_fingerprint()},
-                       {"compute", base.compute()},
+                       {"compute", base.inference_compute()},
                        {"options", options.resolved("run")}});
 }
 

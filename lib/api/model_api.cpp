@@ -91,7 +91,7 @@ Json info(const ModelCore &core) {
                        {"max_positions", config.max_positions},
                        {"parameters", model.parameters()},
                        {"weight_bytes", model.weight_bytes()},
-                       {"compute", model.compute()},
+                       {"compute", model.inference_compute()},
                        {"threads", model.pool().threads()},
                        {"backend", model.backend().name()},
                        {"architecture_fingerprint", core.architecture_fingerprint},

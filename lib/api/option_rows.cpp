@@ -28,8 +28,9 @@ constexpr OptionRow kRows[] = {
     {"threads", "num_threads, n_threads", kInt, false, "0", 0, 1024, "", "threads; 0 = the processors this process may use",
      ALL_MODELS " doctor"},
     {"device", "", kChoice, false, "cpu", 0, 0, "cpu", "where to compute", ALL_MODELS},
-    {"compute", "precision, compute_dtype, torch_dtype", kChoice, false, "auto", 0, 0, "auto|bf16|f32",
-     "activations: auto = bf16; f32 is the strict mode", ALL_MODELS},
+    {"compute", "precision, compute_dtype, torch_dtype", kChoice, false, "auto", 0, 0, "auto|int8|bf16|f32",
+     "activations: int8 meet quantized weights in inference, training then has bf16; f32 is the strict mode; auto = int8 where that is faster",
+     ALL_MODELS},
 
     // ---- data ----
     {"data", "data_dir, data_path, data_file, dataset, dataset_path, train_data, train_file", kString, true, "", 0, 0, "",

@@ -18,6 +18,7 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(std::shared_ptr<ThreadPool> pool, const Kernels &kernels);
   const char *name() const override { return name_.c_str(); }
+  bool fast_int8() const override { return k_.int8_is_fast; }
 
   void matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) override;
   void matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) override;
@@ -67,24 +68,35 @@ class CpuBackend final : public Backend {
     if (shared_.size() < bytes) shared_ = Buffer(bytes + bytes / 4);
     return reinterpret_cast<T *>(shared_.data());
   }
-  void few_tokens(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
+  // y = x W^T of a few tokens, a task for each range of weight rows; dot(data, rows, out, ldo, add) computes one.
+  template <class Dot>
+  void few_tokens(int64_t tokens, const Matrix &w, Rows y, Store store, Dot &&dot);
+  void matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
+  void matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
+  void few_tokens_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
   template <class Operand, class MakePanels>
   void product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, MakePanels &&make_panels);
   template <class Operand>
   const Operand *operand_rows(Rows a, int64_t first, int64_t rows, int64_t k, Operand *space, int64_t *lda) const;
   void prepare_mixture(MixturePlan &plan);  // gives the plan its memory and fills it (ffn_mixture.cpp)
-  // Row t of activations as f32: a pointer into x itself when it is f32, else converted into `space`.
+  // Row t of activations as f32: a pointer into x itself when it is f32, else converted into `space`. i8 rows are read whole.
   const float *as_f32(Rows x, int64_t t, int64_t n, float *space) const {
     if (x.dtype == DType::f32) return static_cast<const float *>(x.data) + t * x.stride;
+    if (x.dtype == DType::i8) {
+      k_.dequantize(n, i8_row(x, t), space);
+      return space;
+    }
     k_.to_f32(static_cast<const uint16_t *>(x.data) + t * x.stride, n, space);
     return space;
   }
-  // Stores one f32 row into activations of either type (Store::add only for f32).
+  static uint8_t *i8_row(Rows x, int64_t t) { return static_cast<uint8_t *>(x.data) + row_bytes(DType::i8, x.stride) * t; }
+  // Stores one f32 row into activations of any type (Store::add only for f32).
   void put_row(const float *row, int64_t n, Rows y, int64_t t, Store store) const {
     if (y.dtype == DType::bf16) {
       k_.to_bf16(row, n, static_cast<uint16_t *>(y.data) + t * y.stride);
       return;
     }
+    if (y.dtype == DType::i8) return k_.quantize(0, n, n, row, i8_row(y, t));
     float *to = static_cast<float *>(y.data) + t * y.stride;
     if (store == Store::add) k_.add(n, row, to);
     else if (to != row) k_.scale(n, 1.0f, row, to);

@@ -19,10 +19,12 @@ void CpuBackend::gated_activation(int64_t tokens, int64_t f, Activation phi, Row
     float *space = scratch<float>(thread);
     for (int64_t j = 0; j < f; j += kPiece) {
       const int64_t n = std::min(kPiece, f - j);
-      const Rows to = columns_from(h, j);
+      const bool int8 = h.dtype == DType::i8;
+      const Rows to = int8 ? h : columns_from(h, j);
       float *row = f32_row_or(to, t, space + 2 * kPiece);
       gate(n, as_f32(columns_from(a, j), t, n, space), as_f32(columns_from(b, j), t, n, space + kPiece), row);
-      put_row(row, n, to, t, Store::set);
+      if (int8) k_.quantize(j, n, f, row, i8_row(h, t));
+      else put_row(row, n, to, t, Store::set);
     }
   });
 }

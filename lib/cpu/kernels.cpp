@@ -1,13 +1,22 @@
 // Finds the instruction-set level of this machine and hands out its kernel table.
 #include "cpu/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
 
 #include "base/error.h"
 
+#define MOE_DECLARE_INT8(level) \
+  namespace moe::cpu::level {     \
+  void fill_int8_kernels(moe::cpu::Kernels &); \
+  }
 #define MOE_DECLARE_LEVEL(level)                    \
+  MOE_DECLARE_INT8(level)                           \
   namespace moe::cpu::level {                       \
   void fill_product_kernels(moe::cpu::Kernels &);   \
   void fill_vector_kernels(moe::cpu::Kernels &);    \
@@ -18,25 +27,31 @@ MOE_DECLARE_LEVEL(scalar)
 MOE_DECLARE_LEVEL(avx2)
 MOE_DECLARE_LEVEL(avx512)
 MOE_DECLARE_LEVEL(avx512_bf16)
+MOE_DECLARE_INT8(avx2_vnni)
+MOE_DECLARE_INT8(avx512_vnni)
 #endif
 
 namespace moe::cpu {
 namespace {
 
-#define MOE_MAKE_TABLE(level_name)                    \
-  Kernels make_##level_name() {                       \
-    Kernels table{};                                  \
-    level_name::fill_product_kernels(table);          \
-    level_name::fill_vector_kernels(table);           \
-    level_name::fill_attention_kernels(table);        \
-    table.level = #level_name;                        \
-    return table;                                     \
+// A level with the integer products of `int8_level`.
+#define MOE_MAKE_TABLE(level_name, base_level, int8_level) \
+  Kernels make_##level_name() {                            \
+    Kernels table{};                                       \
+    base_level::fill_product_kernels(table);               \
+    base_level::fill_vector_kernels(table);                \
+    base_level::fill_attention_kernels(table);             \
+    int8_level::fill_int8_kernels(table);                  \
+    table.level = #level_name;                             \
+    return table;                                          \
   }
-MOE_MAKE_TABLE(scalar)
+MOE_MAKE_TABLE(scalar, scalar, scalar)
 #if defined(__x86_64__)
-MOE_MAKE_TABLE(avx2)
-MOE_MAKE_TABLE(avx512)
-MOE_MAKE_TABLE(avx512_bf16)
+MOE_MAKE_TABLE(avx2, avx2, avx2)
+MOE_MAKE_TABLE(avx2_vnni, avx2, avx2_vnni)
+MOE_MAKE_TABLE(avx512, avx512, avx512)
+MOE_MAKE_TABLE(avx512_vnni, avx512, avx512_vnni)
+MOE_MAKE_TABLE(avx512_bf16, avx512_bf16, avx512_bf16)
 #endif
 
 struct Level {
@@ -52,8 +67,12 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl");
 }
-bool has_avx512_bf16() {
-  return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512_bf16() { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
+// CPUID leaf 7, subleaf 1, EAX bit 4
+bool has_avx2_vnni() {
+  unsigned a = 0, b, c, d;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 #endif
 
@@ -61,7 +80,9 @@ const Level kLevels[] = {
     {"scalar", always, make_scalar},
 #if defined(__x86_64__)
     {"avx2", has_avx2, make_avx2},
+    {"avx2_vnni", has_avx2_vnni, make_avx2_vnni},
     {"avx512", has_avx512, make_avx512},
+    {"avx512_vnni", has_avx512_vnni, make_avx512_vnni},
     {"avx512_bf16", has_avx512_bf16, make_avx512_bf16},
 #endif
 };
@@ -107,9 +128,9 @@ const Kernels &best_kernels() {
   const Level *last = &kLevels[std::size(kLevels) - 1];
   if (cap && *cap) {
     last = find_level(cap);
-    if (!last) fail(Code::invalid, "MOE_CPU_LEVEL: expected scalar, avx2, avx512 or avx512_bf16, found '", cap, "'");
+    if (!last) fail(Code::invalid, "MOE_CPU_LEVEL: expected scalar, avx2, avx2_vnni, avx512, avx512_vnni or avx512_bf16, found '", cap, "'");
   } else if (!bf16_dot_is_fast()) {
-    if (const Level *avx512 = find_level("avx512")) last = avx512;
+    if (const Level *avx512 = find_level("avx512_vnni")) last = avx512;
   }
   for (const Level *level = last; level > kLevels; level--) {
     if (level->available()) return *kernels_of(level->name);

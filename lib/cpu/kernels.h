@@ -12,12 +12,17 @@ namespace moe::cpu {
 
 inline constexpr int64_t kPanel = 32;  // columns of one panel
 
+// Neighbours along a row that share a scale in integer products, and the bytes of a panel of 32 rows of k.
+constexpr int64_t int8_group(DType type) { return type == DType::q2_k || type == DType::q3_k || type == DType::q6_k ? 16 : 32; }
+constexpr int64_t int8_panel_bytes(DType type, int64_t k) { return k * kPanel + k / int8_group(type) * 2 * kPanel * 4; }
+
 // Panel of B for C[T, N] = A[T, K] B: 32 columns, K outermost. f32 operand: [K][32]. bf16 operand: [K/2][32][2]
 // (two neighbours along K side by side; K rounded up to even with zero). Missing columns are zero.
 struct Kernels {
-  const char *level;          // "scalar", "avx2", "avx512", "avx512_bf16"
+  const char *level;          // "scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16"
   int64_t rows_per_tile;      // rows of the register tile
   bool bf16_operands;         // bf16 products run as bf16 dot products; otherwise operands are widened to f32
+  bool int8_is_fast;          // integer products beat those of widened operands
 
   // ---- products (kernels/product.cpp) ----
   // C[rows, columns] (=|+=) A[rows, k] * panel. f32 operands. columns <= 32. C rows have stride ldc.
@@ -41,6 +46,18 @@ struct Kernels {
   // g[m][n] (stride ldg) += sum_{t<tokens} v[t][m] x[t][n], n <= 32 columns, t in order. x f32 or bf16.
   void (*outer_f32)(int64_t tokens, int64_t m, int64_t n, const float *v, int64_t ldv, const float *x, int64_t ldx, float *g, int64_t ldg);
   void (*outer_bf16)(int64_t tokens, int64_t m, int64_t n, const float *v, int64_t ldv, const uint16_t *x, int64_t ldx, float *g, int64_t ldg);
+
+  // ---- integer products (kernels/int8.cpp): quantized weights, activation rows of dtype i8 (k a multiple of 32) ----
+  // values [first, first + n) of a row of k, multiples of 32, rounded to nearest
+  void (*quantize)(int64_t first, int64_t n, int64_t k, const float *x, uint8_t *row);
+  void (*dequantize)(int64_t k, const uint8_t *row, float *x);
+  // panel of 32 weight rows, int8_panel_bytes(type, k) bytes; and C[rows, columns] (=|+=) A[rows, k] * panel, columns <= 32
+  void (*panel_i8)(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t k, uint8_t *panel);
+  void (*tile_i8)(DType type, int64_t rows, int64_t columns, int64_t k, const uint8_t *a, int64_t a_bytes, const uint8_t *panel, float *c,
+                  int64_t ldc, bool add);
+  // as dot_rows
+  void (*dot_rows_i8)(DType type, const void *row_data, int64_t row_bytes, int64_t rows, int64_t k, int64_t tokens, const uint8_t *x,
+                      int64_t x_bytes, float *y, int64_t ldy, bool add);
 
   // ---- vectors (kernels/vector.cpp); x, y contiguous ----
   float (*dot)(int64_t n, const float *x, const float *y);
@@ -81,9 +98,10 @@ struct Kernels {
                         float *out, int64_t ldo);
 };
 
-// The best level of this machine, not above the environment variable MOE_CPU_LEVEL (scalar, avx2, avx512,
-// avx512_bf16). Unknown names: Code::invalid. avx512_bf16 is taken by itself only where the dot product is faster
-// than f32 FMA (AMD Zen 4 and later); elsewhere only when asked for by name.
+// The best level of this machine, not above the environment variable MOE_CPU_LEVEL (scalar, avx2, avx2_vnni, avx512,
+// avx512_vnni, avx512_bf16; the names with vnni differ from the one before in the integer products only, avx512_bf16 has both).
+// Unknown names: Code::invalid. avx512_bf16 is taken by itself only where the dot product is faster than f32 FMA (AMD Zen 4 and
+// later); elsewhere only when asked for by name.
 const Kernels &best_kernels();
 // One level by name, nullptr when this build or this machine lacks it (tests run all of them).
 const Kernels *kernels_of(const char *level);

@@ -1,4 +1,5 @@
 // Dense products with stored weights: y = x W^T (forward) and dx = dy W (transposed), straight from the stored blocks.
+// i8 activations meet quantized weights in integer panels, all others are widened.
 // A task is a group of 32-column panels times a range of rows. It expands its panels into its thread's scratch (they stay in L2),
 // then streams the rows over them; each element is one accumulator over k in rising order, so neither the cut into tasks nor the
 // number of threads changes a bit. A few tokens (<= 8) skip the panels: weights are expanded in registers.
@@ -11,14 +12,20 @@
 namespace moe::cpu {
 namespace {
 
-constexpr int64_t kFewTokens = 8;
+constexpr int64_t kFewTokens = 8, kFewInt8Tokens = 4;  // up to here a panel costs more than it saves
+constexpr int64_t kRowsPerTask = 32;            // weight rows of a task of few tokens
+constexpr int64_t kInt8Rows = 24;               // rows of a block of int8 activations, which stays in L1
 constexpr int64_t kDefaultL2 = 1 << 20;
 constexpr int64_t kLeastRows = 128;             // of a task, so that expansion stays a small part
 constexpr int64_t kWantedTasks = 8;
 
 struct Product {
-  int64_t tokens, columns, k;  // C[tokens, columns] = A[tokens, k] * panels
   int64_t panels, group, groups, row_parts;
+  int64_t tasks() const { return groups * row_parts; }
+  int64_t first_panel(int64_t task) const { return panels * (task / row_parts) / groups; }
+  int64_t last_panel(int64_t task) const { return panels * (task / row_parts + 1) / groups; }
+  int64_t first_row(int64_t task, int64_t rows) const { return rows * (task % row_parts) / row_parts; }
+  int64_t last_row(int64_t task, int64_t rows) const { return rows * (task % row_parts + 1) / row_parts; }
 };
 
 // Expanded panels of one task take half of the level-2 cache; the rows that stream past them need the rest.
@@ -35,9 +42,9 @@ int64_t panel_bytes() {
 }
 
 // How a product is cut: panels in even groups that fit the cache, rows only when there would be too few tasks.
-Product cut(int64_t tokens, int64_t columns, int64_t k, int64_t operand_bytes) {
-  Product p{tokens, columns, k, (columns + kPanel - 1) / kPanel, 0, 0, 1};
-  const int64_t fits = std::max<int64_t>(1, panel_bytes() / (kPanel * k * operand_bytes));
+Product cut(int64_t tokens, int64_t columns, int64_t bytes_of_panel) {
+  Product p{(columns + kPanel - 1) / kPanel, 0, 0, 1};
+  const int64_t fits = std::max<int64_t>(1, panel_bytes() / bytes_of_panel);
   p.groups = (p.panels + fits - 1) / fits;
   if (p.groups % 2 == 1 && p.panels > p.groups) p.groups++;
   p.groups = std::min(std::max(p.groups, std::min<int64_t>(p.panels, 4)), p.panels);
@@ -56,7 +63,7 @@ const float *CpuBackend::operand_rows<float>(Rows a, int64_t first, int64_t rows
     return static_cast<const float *>(a.data) + first * a.stride;
   }
   *lda = k;
-  for (int64_t r = 0; r < rows; r++) k_.to_f32(static_cast<const uint16_t *>(a.data) + (first + r) * a.stride, k, space + r * k);
+  for (int64_t r = 0; r < rows; r++) as_f32(a, first + r, k, space + r * k);
   return space;
 }
 template <>
@@ -81,14 +88,13 @@ const uint16_t *CpuBackend::operand_rows<uint16_t>(Rows a, int64_t first, int64_
 // make_panels(first_panel, count, destination) fills the operand panels of a task.
 template <class Operand, class MakePanels>
 void CpuBackend::product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, MakePanels &&make_panels) {
-  const Product p = cut(tokens, columns, k, sizeof(Operand));
+  const Product p = cut(tokens, columns, kPanel * k * static_cast<int64_t>(sizeof(Operand)));
   const int64_t even_k = (k + 1) / 2 * 2, block = 2 * k_.rows_per_tile;
   const int64_t panel_values = p.group * even_k * kPanel, row_values = block * even_k, result_values = block * kPanel;
   reserve_scratch(static_cast<size_t>(panel_values + row_values) * sizeof(Operand) + static_cast<size_t>(result_values) * 4 + 256);
-  pool_->run(p.groups * p.row_parts, [&](int64_t task, int thread) {
-    const int64_t group = task / p.row_parts, part = task % p.row_parts;
-    const int64_t first_panel = p.panels * group / p.groups, last_panel = p.panels * (group + 1) / p.groups;
-    const int64_t first_row = tokens * part / p.row_parts, last_row = tokens * (part + 1) / p.row_parts;
+  pool_->run(p.tasks(), [&](int64_t task, int thread) {
+    const int64_t first_panel = p.first_panel(task), last_panel = p.last_panel(task);
+    const int64_t first_row = p.first_row(task, tokens), last_row = p.last_row(task, tokens);
     Operand *panels = scratch<Operand>(thread), *space = panels + panel_values;
     float *result = reinterpret_cast<float *>(space + row_values + (row_values % 2));
     const int64_t stride = (sizeof(Operand) == 2 ? even_k : k) * kPanel;
@@ -113,11 +119,45 @@ void CpuBackend::product(int64_t tokens, int64_t columns, int64_t k, Rows a, Row
   });
 }
 
+template <class Dot>
+void CpuBackend::few_tokens(int64_t tokens, const Matrix &w, Rows y, Store store, Dot &&dot) {
+  const int64_t bytes = row_bytes(w.dtype, w.columns);
+  pool_->run((w.rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int) {
+    const int64_t row = task * kRowsPerTask, rows = std::min(kRowsPerTask, w.rows - row);
+    const void *data = static_cast<const std::byte *>(w.data) + row * bytes;
+    if (y.dtype == DType::f32) return dot(data, rows, static_cast<float *>(y.data) + row, y.stride, store == Store::add);
+    float result[kFewTokens * kRowsPerTask];
+    dot(data, rows, result, kRowsPerTask, false);
+    for (int64_t t = 0; t < tokens; t++) {
+      k_.to_bf16(result + t * kRowsPerTask, rows, static_cast<uint16_t *>(y.data) + t * y.stride + row);
+    }
+  });
+}
+
+void CpuBackend::few_tokens_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
+  const float *input = static_cast<const float *>(x.data);
+  int64_t ldx = x.stride;
+  if (x.dtype != DType::f32) {
+    ldx = w.columns;
+    float *converted = shared<float>(tokens * w.columns);
+    for (int64_t t = 0; t < tokens; t++) as_f32(x, t, w.columns, converted + t * w.columns);
+    input = converted;
+  }
+  few_tokens(tokens, w, y, store, [&](const void *data, int64_t rows, float *out, int64_t ldo, bool add) {
+    k_.dot_rows(w.dtype, data, row_bytes(w.dtype, w.columns), rows, w.columns, tokens, input, ldx, out, ldo, add);
+  });
+}
+
 void CpuBackend::matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
   if (tokens == 0) return;
+  if (x.dtype == DType::i8 && dtype_info(w.dtype).quantized) return matmul_i8(tokens, x, w, y, store);
+  if (tokens <= kFewTokens) return few_tokens_f32(tokens, x, w, y, store);
+  matmul_f32(tokens, x, w, y, store);
+}
+
+void CpuBackend::matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
   const int64_t bytes = row_bytes(w.dtype, w.columns);
   const auto *data = static_cast<const std::byte *>(w.data);
-  if (tokens <= kFewTokens) return few_tokens(tokens, x, w, y, store);
   // bf16 operands round f32 weights too, low-rank factors among them; f32 inputs (the narrow side) keep f32 products
   if (k_.bf16_operands && x.dtype == DType::bf16) {
     return product<uint16_t>(tokens, w.rows, w.columns, x, y, store, [&](int64_t panel, int64_t count, uint16_t *to) {
@@ -135,6 +175,42 @@ void CpuBackend::matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store s
   });
 }
 
+void CpuBackend::matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
+  const int64_t bytes = row_bytes(w.dtype, w.columns), k = w.columns, x_bytes = row_bytes(DType::i8, x.stride);
+  const auto *input = static_cast<const uint8_t *>(x.data);
+  if (tokens <= kFewInt8Tokens) {
+    return few_tokens(tokens, w, y, store, [&](const void *data, int64_t rows, float *out, int64_t ldo, bool add) {
+      k_.dot_rows_i8(w.dtype, data, bytes, rows, k, tokens, input, x_bytes, out, ldo, add);
+    });
+  }
+  const int64_t panel_size = int8_panel_bytes(w.dtype, k);
+  const Product p = cut(tokens, w.rows, panel_size);
+  reserve_scratch(static_cast<size_t>(p.group * panel_size + kInt8Rows * kPanel * 4));
+  pool_->run(p.tasks(), [&](int64_t task, int thread) {
+    const int64_t first_panel = p.first_panel(task), last_panel = p.last_panel(task), last_row = p.last_row(task, tokens);
+    uint8_t *panels = scratch<uint8_t>(thread);
+    float *result = reinterpret_cast<float *>(panels + p.group * panel_size);
+    for (int64_t panel = first_panel; panel < last_panel; panel++) {
+      const int64_t row = panel * kPanel;
+      k_.panel_i8(w.dtype, static_cast<const std::byte *>(w.data) + row * bytes, bytes, std::min(kPanel, w.rows - row), k,
+                  panels + (panel - first_panel) * panel_size);
+    }
+    for (int64_t row = p.first_row(task, tokens); row < last_row; row += kInt8Rows) {
+      const int64_t rows = std::min(kInt8Rows, last_row - row);
+      for (int64_t panel = first_panel; panel < last_panel; panel++) {
+        const int64_t column = panel * kPanel, n = std::min(kPanel, w.rows - column);
+        const bool direct = y.dtype == DType::f32;
+        float *c = direct ? static_cast<float *>(y.data) + row * y.stride + column : result;
+        k_.tile_i8(w.dtype, rows, n, k, input + row * x_bytes, x_bytes, panels + (panel - first_panel) * panel_size, c,
+                   direct ? y.stride : kPanel, store == Store::add);
+        for (int64_t r = 0; !direct && r < rows; r++) {
+          k_.to_bf16(result + r * kPanel, n, static_cast<uint16_t *>(y.data) + (row + r) * y.stride + column);
+        }
+      }
+    }
+  });
+}
+
 void CpuBackend::matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) {
   if (tokens == 0) return;
   const int64_t bytes = row_bytes(w.dtype, w.columns);
@@ -148,33 +224,6 @@ void CpuBackend::matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Row
   }
   product<float>(tokens, w.columns, w.rows, dy, dx, store,
                  [&](int64_t panel, int64_t count, float *to) { make(k_.panel_transposed_f32, panel, count, to); });
-}
-
-// y = x W^T for at most 8 tokens: tasks are ranges of weight rows.
-void CpuBackend::few_tokens(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
-  constexpr int64_t rows_per_task = 32;
-  const int64_t bytes = row_bytes(w.dtype, w.columns);
-  const float *input = static_cast<const float *>(x.data);
-  int64_t ldx = x.stride;
-  if (x.dtype == DType::bf16) {
-    ldx = w.columns;
-    float *converted = shared<float>(tokens * w.columns);
-    for (int64_t t = 0; t < tokens; t++) as_f32(x, t, w.columns, converted + t * w.columns);
-    input = converted;
-  }
-  pool_->run((w.rows + rows_per_task - 1) / rows_per_task, [&](int64_t task, int) {
-    const int64_t row = task * rows_per_task, rows = std::min(rows_per_task, w.rows - row);
-    const void *data = static_cast<const std::byte *>(w.data) + row * bytes;
-    if (y.dtype == DType::f32) {
-      k_.dot_rows(w.dtype, data, bytes, rows, w.columns, tokens, input, ldx, static_cast<float *>(y.data) + row, y.stride, store == Store::add);
-      return;
-    }
-    float result[kFewTokens * rows_per_task];
-    k_.dot_rows(w.dtype, data, bytes, rows, w.columns, tokens, input, ldx, result, rows_per_task, false);
-    for (int64_t t = 0; t < tokens; t++) {
-      k_.to_bf16(result + t * rows_per_task, rows, static_cast<uint16_t *>(y.data) + t * y.stride + row);
-    }
-  });
 }
 
 // Columns are shared out over tasks; every element sums over all tokens in order. Long batches are not split over tokens.

@@ -8,15 +8,13 @@
 namespace moe::cpu {
 namespace {
 
-const char *row_at(Rows x, int64_t t) {
-  return static_cast<const char *>(x.data) + t * x.stride * (x.dtype == DType::f32 ? 4 : 2);
-}
+const char *row_at(Rows x, int64_t t) { return static_cast<const char *>(x.data) + t * row_bytes(x.dtype, x.stride); }
 
 void copy_row(const Kernels &k, int64_t n, Rows x, int64_t from, Rows y, int64_t to) {
   const char *source = row_at(x, from);
   char *destination = const_cast<char *>(row_at(y, to));
   if (x.dtype == y.dtype) {
-    std::memmove(destination, source, static_cast<size_t>(n) * (x.dtype == DType::f32 ? 4 : 2));
+    std::memmove(destination, source, static_cast<size_t>(row_bytes(x.dtype, n)));
   } else if (y.dtype == DType::f32) {
     k.to_f32(reinterpret_cast<const uint16_t *>(source), n, reinterpret_cast<float *>(destination));
   } else {
@@ -30,8 +28,8 @@ void CpuBackend::copy(int64_t tokens, int64_t n, Rows x, Rows y, Store store) {
   require_f32_sum("copy", y, store);
   reserve_scratch(static_cast<size_t>(n) * sizeof(float));
   for_each_row(*pool_, tokens, n, [&](int64_t t, int thread) {
-    if (store == Store::set) copy_row(k_, n, x, t, y, t);
-    else put_row(as_f32(x, t, n, scratch<float>(thread)), n, y, t, Store::add);
+    if (store == Store::set && y.dtype != DType::i8) copy_row(k_, n, x, t, y, t);
+    else put_row(as_f32(x, t, n, scratch<float>(thread)), n, y, t, store);
   });
 }
 

@@ -15,9 +15,8 @@ namespace {
 constexpr int kMaxThreads = 1024;
 
 DType activation_type_of(const std::string &compute) {
-  if (compute == "auto" || compute == "bf16") return DType::bf16;
+  if (compute == "auto" || compute == "bf16" || compute == "int8") return DType::bf16;
   if (compute == "f32") return DType::f32;
-  if (compute == "int8") fail(Code::unsupported, "compute: 'int8' is not built in yet; expected auto, bf16 or f32");
   fail(Code::invalid, "compute: expected auto, bf16, f32 or int8, found '", compute, "'");
 }
 
@@ -60,6 +59,7 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
   model->activation_type_ = activation_type_of(options.compute);
   model->pool_ = std::make_shared<ThreadPool>(thread_count(options.threads));
   model->backend_ = cpu::make_backend(model->pool_, cpu::best_kernels());
+  model->int8_ = options.compute == "int8" || (options.compute == "auto" && model->backend_->fast_int8());
   model->name_ = options.base_model_name;
 
   if (is_gguf(path)) {
@@ -84,6 +84,12 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
     fail(Code::io, path, ": no such model folder or file");
   }
 
+  bool any_quantized = model->takes_int8(model->head_);
+  for (const LayerWeights &layer : model->layers_) {
+    for (const Matrix &w : layer.projection) any_quantized |= model->takes_int8(w);
+  }
+  model->int8_ = any_quantized;
+
   if (model->tokenizer_ && model->tokenizer_->size() > model->config_.vocabulary) {
     moe::log(options.log, LogLevel::warning,
              text(path, ": the tokenizer has ", model->tokenizer_->size(), " tokens, the embedding ", model->config_.vocabulary,
@@ -91,7 +97,7 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
   }
   moe::log(options.log, LogLevel::info,
            text(path, ": ", model->config_.family, ", ", model->config_.layers, " layers, ", model->parameters_,
-                " parameters in ", model->weight_bytes_, " bytes, ", model->backend_->name(), ", compute ", model->compute(),
+                " parameters in ", model->weight_bytes_, " bytes, ", model->backend_->name(), ", compute ", model->inference_compute(),
                 ", ", model->pool_->threads(), " threads"));
   return model;
 }

@@ -19,7 +19,9 @@
 namespace moe {
 
 struct ModelOptions {
-  std::string compute = "auto";   // "f32": activations in f32 (strict); "bf16": activations in bf16; auto = bf16
+  // "f32": activations in f32 (strict); "bf16"; "int8": as bf16, but inference multiplies quantized weights with int8 activations
+  // (one scale for 32 values); auto: int8 where the processor makes it faster, else bf16. Training always has f32 or bf16.
+  std::string compute = "auto";
   int threads = 0;                // 0 = the cores this process may use
   std::string base_model_name;    // overrides the name recorded in adapters
   Log log;
@@ -55,7 +57,10 @@ class BaseModel {
   ThreadPool &pool() const { return *pool_; }
   std::mutex &pass_mutex() const { return pass_mutex_; }  // a pass holds it: ops of one backend never overlap
   DType activation_type() const { return activation_type_; }  // f32 or bf16, from `compute`
-  const char *compute() const { return activation_type_ == DType::f32 ? "f32" : "bf16"; }
+  const char *compute() const { return activation_type_ == DType::f32 ? "f32" : "bf16"; }  // of training
+  const char *inference_compute() const { return int8_ ? "int8" : compute(); }
+  // Whether inference multiplies this weight with int8 activations.
+  bool takes_int8(const Matrix &w) const { return int8_ && dtype_info(w.dtype).quantized; }
   uint64_t weight_bytes() const { return weight_bytes_; }
   int64_t parameters() const { return parameters_; }
   const Log &log() const { return log_; }
@@ -75,6 +80,7 @@ class BaseModel {
   std::unique_ptr<Backend> backend_;
   mutable std::mutex pass_mutex_;
   DType activation_type_ = DType::bf16;
+  bool int8_ = false;
   uint64_t weight_bytes_ = 0;
   int64_t parameters_ = 0;
   Log log_;

@@ -74,6 +74,7 @@ LayerScratch DecoderLayer::take_scratch(Arena &arena, bool backward) const {
   s.normed = activations(arena, config_.hidden);
   s.hidden = activations(arena, config_.intermediate);
   s.wide = arena.take<float>(t * static_cast<size_t>(widest));
+  if (inference) s.int8 = arena.take_bytes(t * static_cast<size_t>(row_bytes(DType::i8, (widest + 31) / 32 * 32)));
   int64_t projection = 0;
   const auto measure = [&](const Adapter &adapter) {
     for (int m = 0; m < kModules; m++) {
@@ -161,9 +162,30 @@ std::vector<MixtureExpert> DecoderLayer::experts_of(int64_t layer) const {
   return experts;
 }
 
+Rows DecoderLayer::product_input(int64_t layer, std::initializer_list<Module> modules, Rows rows, const LayerScratch &scratch) const {
+  if (!scratch.int8) return rows;
+  for (const Module module : modules) {
+    if (!model_.takes_int8(model_.layer(layer).projection[static_cast<size_t>(module)])) return rows;
+  }
+  return {scratch.int8, DType::i8, rows.stride};
+}
+
 void DecoderLayer::project(int64_t layer, Module module, Rows x, float *y, Store store, LayerState &state, LayerScratch &scratch) {
   const Matrix &w = model_.layer(layer).projection[static_cast<size_t>(module)];
   ops_.projection(tokens_, x, w, nullptr, state.terms[static_cast<int>(module)], f32_rows(y, w.rows), store, scratch.projection);
+}
+
+// norm(x) as the modules read it. A router reads it before it is rounded to int8, and so do the experts' low-rank products.
+Rows DecoderLayer::normalize(int64_t layer, std::initializer_list<Module> modules, RouterKind kind, const float *x, const float *weight,
+                             RouterState &state, LayerScratch &scratch) {
+  const Rows input = product_input(layer, modules, scratch.normed, scratch);
+  const bool routed = routes(kind);
+  ops_.rms_norm(tokens_, config_.hidden, f32_rows(x, config_.hidden), weight, config_.norm_epsilon, routed ? scratch.normed : input, Store::set);
+  if (!routed) return input;
+  const Router &router = *overlay_.mixture->router;
+  ops_.router(router_shape(), scratch.normed, router.weight(layer, kind), router.bias(layer, kind), state);
+  if (input.dtype == DType::i8) ops_.copy(tokens_, config_.hidden, scratch.normed, input, Store::set);
+  return input;
 }
 
 // Queries, keys and values of the layer into state.q, state.k, state.v.
@@ -172,21 +194,16 @@ void DecoderLayer::project_keys(int64_t layer, const float *x, LayerState &state
   const float epsilon = config_.norm_epsilon;
   const float *table = rotary_tables[static_cast<size_t>(config_.layer[static_cast<size_t>(layer)].rope)];
   set_terms(layer, state);
-  ops_.rms_norm(tokens_, config_.hidden, f32_rows(x, config_.hidden), w.attention_norm, epsilon, scratch.normed, Store::set);
-  if (routes(RouterKind::attention)) {
-    const Router &router = *overlay_.mixture->router;
-    ops_.router(router_shape(), scratch.normed, router.weight(layer, RouterKind::attention), router.bias(layer, RouterKind::attention),
-                state.attention_router);
-  }
+  const Rows input = normalize(layer, {Module::q_proj, Module::k_proj, Module::v_proj}, RouterKind::attention, x, w.attention_norm, state.attention_router, scratch);
   const auto rotated = [&](Module module, int64_t heads, const float *norm, Rows raw, Rows out) {
     const int64_t width = heads * config_.head_dimension;
-    project(layer, module, scratch.normed, scratch.wide, Store::set, state, scratch);
+    project(layer, module, input, scratch.wide, Store::set, state, scratch);
     if (raw.data) ops_.copy(tokens_, width, f32_rows(scratch.wide, width), raw, Store::set);
     ops_.rotary(tokens_, heads, config_.head_dimension, f32_rows(scratch.wide, width), norm, epsilon, table, out);
   };
   rotated(Module::q_proj, config_.heads, w.q_norm, state.raw_q, state.q);
   rotated(Module::k_proj, config_.kv_heads, w.k_norm, state.raw_k, state.k);
-  project(layer, Module::v_proj, scratch.normed, scratch.wide, Store::set, state, scratch);
+  project(layer, Module::v_proj, input, scratch.wide, Store::set, state, scratch);
   ops_.copy(tokens_, config_.kv_width(), f32_rows(scratch.wide, config_.kv_width()), state.v, Store::set);
 }
 
@@ -197,11 +214,13 @@ void DecoderLayer::attend(int64_t layer, const float *x, LayerState &state, Laye
   ops_.attention(attention_shape(layer), sequences, state.q, state.attended, state.log_sum_exp);
   const Rows middle = f32_rows(state.middle, d);
   ops_.copy(tokens_, d, f32_rows(x, d), middle, Store::set);
+  const Rows input = product_input(layer, {Module::o_proj}, state.attended, scratch);
+  if (input.dtype == DType::i8) ops_.copy(tokens_, input.stride, state.attended, input, Store::set);
   if (!config_.sandwich_norms) {
-    project(layer, Module::o_proj, state.attended, state.middle, Store::add, state, scratch);
+    project(layer, Module::o_proj, input, state.middle, Store::add, state, scratch);
     return;
   }
-  project(layer, Module::o_proj, state.attended, scratch.wide, Store::set, state, scratch);
+  project(layer, Module::o_proj, input, scratch.wide, Store::set, state, scratch);
   if (state.attention_out.data) ops_.copy(tokens_, d, f32_rows(scratch.wide, d), state.attention_out, Store::set);
   ops_.rms_norm(tokens_, d, f32_rows(scratch.wide, d), w.post_attention_norm, config_.norm_epsilon, middle, Store::add);
 }
@@ -210,16 +229,13 @@ void DecoderLayer::attend(int64_t layer, const float *x, LayerState &state, Laye
 void DecoderLayer::feed_forward(int64_t layer, float *y, LayerState &state, LayerScratch &scratch) {
   const int64_t d = config_.hidden, f = config_.intermediate;
   const LayerWeights &w = model_.layer(layer);
-  ops_.rms_norm(tokens_, d, f32_rows(state.middle, d), w.ffn_norm, config_.norm_epsilon, scratch.normed, Store::set);
-  if (routes(RouterKind::ffn)) {
-    const Router &router = *overlay_.mixture->router;
-    ops_.router(router_shape(), scratch.normed, router.weight(layer, RouterKind::ffn), router.bias(layer, RouterKind::ffn), state.ffn_router);
-  }
-  project(layer, Module::gate_proj, scratch.normed, scratch.wide, Store::set, state, scratch);
+  const Rows input = normalize(layer, {Module::gate_proj, Module::up_proj}, RouterKind::ffn, state.middle, w.ffn_norm, state.ffn_router, scratch);
+  project(layer, Module::gate_proj, input, scratch.wide, Store::set, state, scratch);
   ops_.copy(tokens_, f, f32_rows(scratch.wide, f), state.gate, Store::set);
-  project(layer, Module::up_proj, scratch.normed, scratch.wide, Store::set, state, scratch);
+  project(layer, Module::up_proj, input, scratch.wide, Store::set, state, scratch);
   ops_.copy(tokens_, f, f32_rows(scratch.wide, f), state.up, Store::set);
 
+  const Rows hidden = product_input(layer, {Module::down_proj}, scratch.hidden, scratch);
   float *sum = config_.sandwich_norms ? scratch.wide : y;
   ops_.copy(tokens_, d, f32_rows(state.middle, d), f32_rows(y, d), Store::set);
   if (routes(RouterKind::ffn)) {
@@ -227,10 +243,11 @@ void DecoderLayer::feed_forward(int64_t layer, float *y, LayerState &state, Laye
     const std::vector<MixtureExpert> experts = experts_of(layer);
     const FfnMixtureShape shape{tokens_, d, f, experts_, config_.activation, state.ffn_router.selected, state.ffn_router.gates};
     ops_.ffn_mixture(shape, experts, scratch.normed, state.gate, state.up, scratch.hidden, f32_rows(sum, d));
-    project(layer, Module::down_proj, scratch.hidden, sum, Store::add, state, scratch);
+    if (hidden.dtype == DType::i8) ops_.copy(tokens_, f, scratch.hidden, hidden, Store::set);
+    project(layer, Module::down_proj, hidden, sum, Store::add, state, scratch);
   } else {
-    ops_.gated_activation(tokens_, f, config_.activation, state.gate, state.up, scratch.hidden);
-    project(layer, Module::down_proj, scratch.hidden, sum, config_.sandwich_norms ? Store::set : Store::add, state, scratch);
+    ops_.gated_activation(tokens_, f, config_.activation, state.gate, state.up, hidden);
+    project(layer, Module::down_proj, hidden, sum, config_.sandwich_norms ? Store::set : Store::add, state, scratch);
   }
   if (!config_.sandwich_norms) return;
   if (state.ffn_out.data) ops_.copy(tokens_, d, f32_rows(sum, d), state.ffn_out, Store::set);

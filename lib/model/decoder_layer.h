@@ -3,6 +3,7 @@
 //   n2 = norm(m);  y = m + [norm](W_down (phi(W_gate n2) * W_up n2))              (the inner norms only with sandwich_norms)
 // Adapters stand inside every projection; a mixture routes n1 (attention deltas) and n2 (whole FFNs).
 #pragma once
+#include <initializer_list>
 #include <vector>
 
 #include "base/arena.h"
@@ -28,6 +29,7 @@ struct LayerState {
 struct LayerScratch {
   Rows normed;                  // [T, d]
   Rows hidden;                  // [T, f] h or hbar
+  void *int8 = nullptr;         // [T, max(d, H h, f)] i8 rows; inference with int8 products
   float *wide = nullptr;        // [T, max(H h, G h, d, f)]
   float *wide2 = nullptr;       // [T, max(H h, f)]; backward
   float *wide3 = nullptr;       // [T, G h]; backward
@@ -48,6 +50,8 @@ class DecoderLayer {
   // Sizes depend on the model, the overlay and the token count only. `backward` also takes what only the way back needs.
   LayerState take_state(Arena &arena, bool backward) const;
   LayerScratch take_scratch(Arena &arena, bool backward) const;
+
+  bool inference = false;  // forward only, products may take int8 activations; set before take_scratch
 
   // Where keys and values go and what each query sees: set before the layers run.
   std::vector<AttentionSequence> sequences;
@@ -73,6 +77,8 @@ class DecoderLayer {
   double zero_gradient_tokens[2] = {0, 0};
 
  private:
+  Rows normalize(int64_t layer, std::initializer_list<Module> modules, RouterKind kind, const float *x, const float *weight, RouterState &state,
+                 LayerScratch &scratch);
   void project_keys(int64_t layer, const float *x, LayerState &state, LayerScratch &scratch);
   void attend(int64_t layer, const float *x, LayerState &state, LayerScratch &scratch);
   void feed_forward(int64_t layer, float *y, LayerState &state, LayerScratch &scratch);
@@ -85,6 +91,8 @@ class DecoderLayer {
   void note_gate_gradient(RouterKind kind, const RouterState &state, const float *gradient);
   AttentionShape attention_shape(int64_t layer) const;
   Rows activations(Arena &arena, int64_t columns) const;
+  // What the projections of one input read: i8 rows in the scratch where all their weights take them, else `rows` itself.
+  Rows product_input(int64_t layer, std::initializer_list<Module> modules, Rows rows, const LayerScratch &scratch) const;
 
   const BaseModel &model_;
   const DecoderConfig &config_;

@@ -1,7 +1,7 @@
 // The list of operations a device offers. Ops are semantic: each is a thing a paper names. Shapes: T tokens
 // (packed, see packed_batch.h), d hidden, f intermediate, H query heads, G key/value heads, h head dimension,
-// E experts besides the base. Activations are Rows (f32 or bf16), accumulation is f32, reductions have a fixed order
-// that does not depend on the number of threads. Backward formulas stand at each op.
+// E experts besides the base. Activations are Rows (f32 or bf16; i8 where an op says so), accumulation is f32, reductions
+// have a fixed order that does not depend on the number of threads. Backward formulas stand at each op.
 // Ops do not allocate from the system after the first call of a shape and never throw except for a broken argument.
 #pragma once
 #include <cstdint>
@@ -94,9 +94,11 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual const char *name() const = 0;   // "cpu avx512"
+  virtual bool fast_int8() const = 0;     // products with i8 activations are faster than with bf16 ones
 
   // ---- products -------------------------------------------------------------------------------------
-  // y[T, out] (=|+=) x[T, in] W^T.   y may be f32 or (Store::set only) bf16.
+  // y[T, out] (=|+=) x[T, in] W^T.   y may be f32 or (Store::set only) bf16. x may be i8: with quantized W the sums inside a
+  // block are then integer sums, other W take the rounded values of x.
   virtual void matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) = 0;
   // dx[T, in] (=|+=) dy[T, out] W, straight from the stored weights.   dx as y above.
   virtual void matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) = 0;
@@ -117,14 +119,14 @@ class Backend {
   // ---- rows -------------------------------------------------------------------------------------------
   // out[t] = scale * W[tokens[t]]     out f32 [T, d]
   virtual void embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) = 0;
-  // y (=|+=) x / sqrt(mean(x^2) + epsilon) * weight, per row of n (Zhang & Sennrich 2019). Add only for f32 y.
+  // y (=|+=) x / sqrt(mean(x^2) + epsilon) * weight, per row of n (Zhang & Sennrich 2019). Add only for f32 y; y may be i8.
   virtual void rms_norm(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows y, Store store) = 0;
   // dx (=|+=) r (w dy - xhat mean(xhat w dy)),  xhat = x r,  r = 1/sqrt(mean(x^2) + epsilon)
   virtual void rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx,
                                  Store store) = 0;
   // x[i] = value
   virtual void fill(int64_t n, float value, float *x) = 0;
-  // y (=|+=) x with conversion of the element type
+  // y (=|+=) x with conversion of the element type; y may be i8
   virtual void copy(int64_t tokens, int64_t n, Rows x, Rows y, Store store) = 0;
   // y[t] = x[index[t]]
   virtual void gather(int64_t rows, int64_t n, Rows x, const int32_t *index, Rows y) = 0;
@@ -158,7 +160,7 @@ class Backend {
                                   const float *log_sum_exp, Rows dout, Rows dq, Rows dk, Rows dv) = 0;
 
   // ---- feed-forward -------------------------------------------------------------------------------------
-  // h = phi(a) * b      a, b, h [T, f]
+  // h = phi(a) * b      a, b, h [T, f]; h may be i8
   virtual void gated_activation(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows h) = 0;
   // da = dh * b * phi'(a),  db = dh * phi(a)
   virtual void gated_activation_backward(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows dh, Rows da, Rows db) = 0;

@@ -231,7 +231,8 @@ void dequantize(DType type, const void *source, int64_t count, float *destinatio
     case DType::q6_k: return blocks<block_q6_k>(type, bytes, count, destination);
     case DType::i32:
     case DType::i64:
-    case DType::u8: break;
+    case DType::u8:
+    case DType::i8: break;
   }
   fail(Code::unsupported, "dequantize: ", info.name, " holds integers, not weights");
 }

@@ -13,7 +13,8 @@ struct Matrix {
   const void *data = nullptr;
 };
 
-// Activations `[T, n]`, row-major with `stride` elements from row to row; f32 or bf16.
+// Activations `[T, n]`, row-major with `stride` elements from row to row; f32, bf16 or, as input of products with quantized
+// weights and nothing else, i8 (stride = n, a multiple of 32).
 struct Rows {
   void *data = nullptr;
   DType dtype = DType::f32;

@@ -1,5 +1,5 @@
 // Stored weights to f32, block by block, written as plain loops of fixed length that the compiler turns into vector code at
-// each level. Layouts: ggml's ggml-common.h. tensor/dequantize.cpp is the reference. Included by product.cpp only.
+// each level. Layouts: ggml's ggml-common.h. tensor/dequantize.cpp is the reference. Only for lib/cpu/kernels/*.cpp.
 #pragma once
 #include <stdint.h>
 
@@ -9,8 +9,9 @@
 namespace moe::cpu::MOE_KERNEL_LEVEL {
 namespace {
 
-// a specialization of a template takes no storage class
+// a specialization of a template takes no storage class, nor does a member
 #define MOE_INLINE_SPECIAL inline __attribute__((always_inline))
+#define MOE_INLINE_MEMBER inline __attribute__((always_inline))
 
 MOE_INLINE uint16_t load_u16(const uint8_t *p) {
   uint16_t x;
