@@ -244,8 +244,6 @@ TEST(BaseModel, WeightsFingerprintSeesOneChangedValue) {
 TEST(BaseModel, OptionsAreCheckedByName) {
   const std::string folder = golden_path("models/llama_tied");
   ModelOptions options;
-  options.compute = "int8";
-  EXPECT_FAILS(BaseModel::load(folder, options), Code::unsupported, "compute: 'int8' is not built in yet");
   options.compute = "f64";
   EXPECT_FAILS(BaseModel::load(folder, options), Code::invalid, "compute: expected auto, bf16, f32 or int8, found 'f64'");
   options.compute = "auto";
