@@ -2,7 +2,8 @@
 //   nll = logsumexp(z) - z_label,   dh = scale (softmax(z) W - W_label)
 // and softmax(z) W is attention with keys = values = W: one pass with an online softmax (Milakov & Gimelshein 2018), two
 // products for each chunk of the vocabulary. The vocabulary is cut into 8 fixed slices; each gives per row its maximum,
-// its sum of exponentials and its weighted sum of weight rows, and they are joined in order.
+// its sum of exponentials and its weighted sum of weight rows, and they are joined in order. Without gradient hidden rows may be
+// i8 and meet quantized weights in integer products.
 #include <cmath>
 #include <limits>
 
@@ -31,6 +32,9 @@ struct Head {
   float *maximum = nullptr, *sum = nullptr, *weighted = nullptr, *label_logit = nullptr;
 
   // Vocabulary rows expanded at a time: both forms of panels take 640 KiB of the second-level cache.
+  bool int8() const { return hidden.dtype == DType::i8; }
+  const uint8_t *int8_row(int64_t t) const { return static_cast<const uint8_t *>(hidden.data) + t * int8_bytes(); }
+  int64_t int8_bytes() const { return moe::row_bytes(DType::i8, hidden.stride); }
   int64_t chunk() const { return std::max<int64_t>(1, 81920 / (w.columns * kPanel)) * kPanel; }
   const std::byte *weights(int64_t row) const { return static_cast<const std::byte *>(w.data) + row * row_bytes; }
 };
@@ -70,10 +74,20 @@ void take_logits(const Head &head, int64_t slice, int64_t t, int64_t v, int64_t 
   head.sum[at] += k.exp_shifted(n, logits, head.maximum[at], logits);
 }
 
+// The panel of the vocabulary rows from i on of a chunk; its bytes fit where an f32 panel would stand.
+uint8_t *int8_panel(const Head &head, const Scratch &x, int64_t i) {
+  return reinterpret_cast<uint8_t *>(x.columns) + i / kPanel * int8_panel_bytes(head.w.dtype, head.w.columns);
+}
+
 void expand_chunk(const Head &head, int64_t v, int64_t n, const Scratch &x) {
   const int64_t d = head.w.columns;
   for (int64_t i = 0; i < n; i += kPanel) {
-    head.k.panel_f32(head.w.dtype, head.weights(v + i), head.row_bytes, std::min(kPanel, n - i), d, x.columns + i * d);
+    const int64_t count = std::min(kPanel, n - i);
+    if (head.int8()) {
+      head.k.panel_i8(head.w.dtype, head.weights(v + i), head.row_bytes, count, d, int8_panel(head, x, i));
+    } else {
+      head.k.panel_f32(head.w.dtype, head.weights(v + i), head.row_bytes, count, d, x.columns + i * d);
+    }
   }
   if (!head.gradient) return;
   for (int64_t c = 0; c < d; c += kPanel) {
@@ -87,7 +101,7 @@ void run_slice(const Head &head, int64_t slice, int64_t first, int64_t end, cons
   const int64_t d = head.w.columns, chunk = head.chunk(), chunks = (head.w.rows + chunk - 1) / chunk;
   for (int64_t t = first; t < end; t++) {
     const int64_t at = slice * head.rows + t;
-    read_scaled(head.k, head.hidden, t, 0, d, 1.0f, x.hidden + (t - first) * head.stride);
+    if (!head.int8()) read_scaled(head.k, head.hidden, t, 0, d, 1.0f, x.hidden + (t - first) * head.stride);
     head.maximum[at] = kNone;
     head.sum[at] = 0;
     if (head.gradient) std::fill_n(head.weighted + at * head.stride, d, 0.0f);
@@ -97,8 +111,15 @@ void run_slice(const Head &head, int64_t slice, int64_t first, int64_t end, cons
     expand_chunk(head, v, n, x);
     for (int64_t t = first; t < end; t += kLogitRows) {
       const int64_t count = std::min(kLogitRows, end - t);
-      multiply_panels(head.k, count, n, d, x.hidden + (t - first) * head.stride, head.stride, x.columns, d * kPanel, x.logits,
-                      x.logit_stride, false);
+      if (head.int8()) {
+        for (int64_t j = 0; j < n; j += kPanel) {
+          head.k.tile_i8(head.w.dtype, count, std::min(kPanel, n - j), d, head.int8_row(t), head.int8_bytes(), int8_panel(head, x, j), x.logits + j,
+                         x.logit_stride, false);
+        }
+      } else {
+        multiply_panels(head.k, count, n, d, x.hidden + (t - first) * head.stride, head.stride, x.columns, d * kPanel, x.logits,
+                        x.logit_stride, false);
+      }
       for (int64_t i = 0; i < count; i++) take_logits(head, slice, t + i, v, n, x.logits + i * x.logit_stride);
       if (!head.gradient) continue;
       multiply_panels(head.k, count, d, n, x.logits, x.logit_stride, x.rows, chunk * kPanel,
@@ -110,8 +131,13 @@ void run_slice(const Head &head, int64_t slice, int64_t first, int64_t end, cons
 // A few rows without gradient: dot products straight from the stored weights. hidden: [rows, stride] f32.
 void run_few(const Head &head, int64_t slice, const float *hidden, float *logits) {
   const int64_t v = slice * kFewSlice, n = std::min(kFewSlice, head.w.rows - v);
-  head.k.dot_rows(head.w.dtype, head.weights(v), head.row_bytes, n, head.w.columns, head.rows, hidden, head.stride, logits,
-                  kFewSlice, false);
+  if (head.int8()) {
+    head.k.dot_rows_i8(head.w.dtype, head.weights(v), head.row_bytes, n, head.w.columns, head.rows, head.int8_row(0), head.int8_bytes(), logits,
+                       kFewSlice, false);
+  } else {
+    head.k.dot_rows(head.w.dtype, head.weights(v), head.row_bytes, n, head.w.columns, head.rows, hidden, head.stride, logits,
+                    kFewSlice, false);
+  }
   for (int64_t t = 0; t < head.rows; t++) {
     head.maximum[slice * head.rows + t] = kNone;
     head.sum[slice * head.rows + t] = 0;
@@ -148,6 +174,8 @@ void CpuBackend::cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, con
     if (labels[t] < 0 || labels[t] >= w.rows)
       fail(Code::invalid, "cross_entropy: label of row ", t, ": expected 0 to ", w.rows - 1, ", found ", labels[t]);
   }
+  if (hidden.dtype == DType::i8 && (dh.data || !dtype_info(w.dtype).quantized))
+    fail(Code::invalid, "cross_entropy: int8 hidden states need quantized weights and give no gradient");
   if (tokens == 0) return;
   Head head{k_,     hidden, w, labels, tokens, row_bytes(w.dtype, w.columns), round_up(w.columns, 16) + 16, dh.data != nullptr,
             kSlices};
@@ -166,7 +194,7 @@ void CpuBackend::cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, con
 
   if (few) {
     float *const rows = head.weighted;
-    for (int64_t t = 0; t < tokens; t++) read_scaled(k_, hidden, t, 0, w.columns, 1.0f, rows + t * head.stride);
+    for (int64_t t = 0; t < tokens && !head.int8(); t++) read_scaled(k_, hidden, t, 0, w.columns, 1.0f, rows + t * head.stride);
     reserve_scratch(sizeof(float) * kFewRows * kFewSlice);
     pool_->run(head.slices, [&](int64_t slice, int thread) { run_few(head, slice, rows, scratch<float>(thread)); });
   } else {

@@ -77,13 +77,8 @@ class Round {
     scratch_ = layer_.take_scratch(arena, false);
     const size_t rows = std::max(labels_.size(), logit_rows_.size());
     head_input_ = arena.take<float>(rows * static_cast<size_t>(config_.hidden));
-    const DType type = model_.activation_type();
+    const DType type = model_.takes_int8(model_.head()) ? DType::i8 : model_.activation_type();
     final_rows_ = {arena.take_bytes(static_cast<size_t>(row_bytes(type, static_cast<int64_t>(rows) * config_.hidden))), type, config_.hidden};
-    if (model_.takes_int8(model_.head())) {
-      logit_rows_input_ = {arena.take_bytes(logit_rows_.size() * static_cast<size_t>(row_bytes(DType::i8, config_.hidden))), DType::i8, config_.hidden};
-    } else {
-      logit_rows_input_ = final_rows_;
-    }
     nll_ = arena.take<float>(labels_.size());
     if (logit_rows_.size() > 1) logits_ = arena.take<float>(logit_rows_.size() * static_cast<size_t>(config_.vocabulary));
   }
@@ -142,21 +137,21 @@ class Round {
     }
   }
 
-  Rows normed(const float *x, const std::vector<int32_t> &rows, Rows out) {
+  Rows normed(const float *x, const std::vector<int32_t> &rows) {
     const int64_t d = config_.hidden, n = static_cast<int64_t>(rows.size());
     ops_.gather(n, d, f32_rows(x, d), rows.data(), f32_rows(head_input_, d));
-    ops_.rms_norm(n, d, f32_rows(head_input_, d), model_.final_norm(), config_.norm_epsilon, out, Store::set);
-    return out;
+    ops_.rms_norm(n, d, f32_rows(head_input_, d), model_.final_norm(), config_.norm_epsilon, final_rows_, Store::set);
+    return final_rows_;
   }
 
   void head(const float *x) {
     if (!labels_.empty()) {
-      const Rows rows = normed(x, label_rows_, final_rows_);
+      const Rows rows = normed(x, label_rows_);
       ops_.cross_entropy(static_cast<int64_t>(labels_.size()), rows, model_.head(), labels_.data(), nll_, 0.0f, {});
       for (size_t i = 0; i < labels_.size(); i++) *label_targets_[i] = nll_[i];
     }
     if (logit_rows_.empty()) return;
-    const Rows rows = normed(x, logit_rows_, logit_rows_input_);
+    const Rows rows = normed(x, logit_rows_);
     const int64_t v = config_.vocabulary, n = static_cast<int64_t>(logit_rows_.size());
     float *out = n == 1 ? logit_targets_[0] : logits_;
     ops_.matmul(n, rows, model_.head(), f32_rows(out, v), Store::set);
@@ -174,7 +169,7 @@ class Round {
   std::vector<int32_t> ids_, positions_, label_rows_, labels_, logit_rows_;
   std::vector<float *> label_targets_, logit_targets_, tables_;
   float *stream_[2] = {nullptr, nullptr}, *head_input_ = nullptr, *nll_ = nullptr, *logits_ = nullptr;
-  Rows final_rows_, logit_rows_input_;  // norm of the last hidden state: for losses, for logits
+  Rows final_rows_;
   LayerState state_;
   LayerScratch scratch_;
 };

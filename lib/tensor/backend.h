@@ -184,7 +184,7 @@ class Backend {
 
   // ---- head ---------------------------------------------------------------------------------------------
   // nll[t] = logsumexp(h_t W^T) - (h_t W^T)[labels[t]]; if dh (f32 [n, d]) is given: dh[t] = scale (softmax - onehot) W.
-  // The logits exist only chunk by chunk. labels[t] in [0, V).
+  // The logits exist only chunk by chunk. labels[t] in [0, V). Without dh and with quantized W, hidden may be i8.
   virtual void cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, const int32_t *labels, float *nll, float scale, Rows dh) = 0;
 
   // ---- optimizer ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "support/expect_error.h"
 #include "support/reference.h"
 #include "support/stored_matrix.h"
 
@@ -197,6 +198,41 @@ TEST(Int8, OtherWeightsTakeTheRoundedValues) {
       }
     }
   }
+}
+
+TEST(Int8, CrossEntropyOfRoundedHiddenStates) {
+  constexpr int64_t vocabulary = 2500, d = 96;  // more than one chunk
+  for (const DType type : {DType::q8_0, DType::q4_1}) {
+    const Stored w(type, vocabulary, d, 21);
+    for (const int64_t tokens : {2, 7, 50}) {
+      RowsData x = test::random_rows(tokens, d, DType::f32, 22, 0.2);
+      std::vector<int32_t> labels;
+      for (int64_t t = 0; t < tokens; t++) labels.push_back(static_cast<int32_t>(test::random_bits(23, static_cast<uint64_t>(t)) % vocabulary));
+      for (const auto &backend : test::all_cpu_backends(2)) {
+        SCOPED_TRACE(testing::Message() << backend->name() << ", " << tokens << " tokens");
+        Int8Rows q = rounded(*backend, x);
+        std::vector<float> nll(static_cast<size_t>(tokens));
+        backend->cross_entropy(tokens, q.rows(), w.matrix, labels.data(), nll.data(), 0, {});
+        for (int64_t t = 0; t < tokens; t++) {
+          double sum = 0, label = 0;
+          for (int64_t v = 0; v < vocabulary; v++) {
+            double z = 0;
+            for (int64_t j = 0; j < d; j++) z += q.at(t, j) * w.values[static_cast<size_t>(v * d + j)];
+            sum += std::exp(z);
+            if (v == labels[static_cast<size_t>(t)]) label = z;
+          }
+          ASSERT_NEAR(nll[static_cast<size_t>(t)], std::log(sum) - label, 2e-4) << t;
+        }
+      }
+    }
+  }
+  const auto backend = test::all_cpu_backends(1);
+  const Stored plain(DType::f32, 40, d, 24);
+  RowsData x = test::random_rows(1, d, DType::f32, 25);
+  Int8Rows q = rounded(*backend[0], x);
+  const int32_t label = 0;
+  float nll = 0;
+  EXPECT_FAILS(backend[0]->cross_entropy(1, q.rows(), plain.matrix, &label, &nll, 0, {}), Code::invalid, "int8 hidden states need quantized weights");
 }
 
 TEST(Int8, NotANumberStaysNotANumber) {
