@@ -33,6 +33,7 @@ std::shared_ptr<Dataset> open_dataset(const ModelCore &model, const Options &opt
   settings.seed = static_cast<uint64_t>(options.integer("seed"));
   settings.cancel = cancel;
   const BaseModel &base = *model.base;
+  settings.why_no_tokenizer = base.why_no_tokenizer();
   return Dataset::open(sources, settings, base.tokenizer(), chat_of(base).get(), base.config().vocabulary);
 }
 

@@ -27,6 +27,7 @@ struct DatasetOptions {
   int64_t max_samples = 0;    // examples per source; 0 = all
   uint64_t seed = 0;
   bool shuffle = true;
+  std::string why_no_tokenizer;    // for the error when one is needed: why the model's cannot be used, or ""
   const Cancel *cancel = nullptr;  // looked at per row while opening
 };
 

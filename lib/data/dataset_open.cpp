@@ -48,8 +48,11 @@ std::shared_ptr<Dataset> Dataset::open(const std::vector<DatasetSource> &sources
   for (const DatasetSource &source : sources) {
     if (is_packed(source.path) != data->packed_)
       fail(Code::invalid, source.path, ": packed files and files of rows cannot be mixed in one data set");
-    if (!data->packed_ && !tokenizer)
-      fail(Code::unsupported, source.path, ": this model has no tokenizer; give packed .safetensors files");
+    if (!data->packed_ && !tokenizer) {
+      const std::string &why = options.why_no_tokenizer;
+      fail(Code::unsupported, source.path, ": this model has no tokenizer", why.empty() ? "" : " (" + why + ")",
+           "; give packed .safetensors files");
+    }
     data->sources_.push_back(source);
     if (data->packed_) data->add_packed(source, vocabulary);
     else data->add_source(source, *tokenizer, chat, vocabulary);

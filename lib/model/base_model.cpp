@@ -38,14 +38,16 @@ bool has_tokenizer(const std::string &folder) {
          (file_exists(join_path(folder, "vocab.json")) && file_exists(join_path(folder, "merges.txt")));
 }
 
-// A tokenizer of a kind that is not known leaves the model usable with token ids.
+// A tokenizer of a kind that is not known or not built in leaves the model usable with token ids; why it is so is kept.
 template <class Source>
-std::shared_ptr<const Tokenizer> tokenizer_or_warning(const Source &source, const std::string &path, const Log &sink) {
+std::shared_ptr<const Tokenizer> tokenizer_or_warning(const Source &source, const std::string &path, const Log &sink,
+                                                      std::string &reason) {
   try {
     return load_tokenizer(source);
   } catch (const Error &error) {
     if (error.code() != Code::unsupported) throw;
-    log(sink, LogLevel::warning, text(path, ": no tokenizer: ", error.message()));
+    reason = error.message();
+    log(sink, LogLevel::warning, text(path, ": no tokenizer: ", reason));
     return nullptr;
   }
 }
@@ -67,7 +69,8 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
     model->config_ = read_config(file);
     const bool interleaved = model->config_.family == "llama";
     WeightLoader::load(*model, file, WeightNames::gguf(), interleaved, cancel);
-    if (file.find_key("tokenizer.ggml.model")) model->tokenizer_ = tokenizer_or_warning(file, path, options.log);
+    if (file.find_key("tokenizer.ggml.model"))
+      model->tokenizer_ = tokenizer_or_warning(file, path, options.log, model->why_no_tokenizer_);
     if (model->name_.empty()) {
       model->name_ = file.string_or("general.source.huggingface.repository", file.string_or("general.name", path));
     }
@@ -76,7 +79,7 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
     model->config_ = read_config(read_json(config_path), config_path);
     const Safetensors file(path);
     WeightLoader::load(*model, file, WeightNames::hugging_face(file, model->config_.sandwich_norms), false, cancel);
-    if (has_tokenizer(path)) model->tokenizer_ = tokenizer_or_warning(path, path, options.log);
+    if (has_tokenizer(path)) model->tokenizer_ = tokenizer_or_warning(path, path, options.log, model->why_no_tokenizer_);
     if (model->name_.empty()) model->name_ = path;
   } else if (file_exists(path)) {
     fail(Code::format, path, ": expected a model folder with config.json or a GGUF file");
@@ -103,8 +106,9 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
 }
 
 const Tokenizer &BaseModel::require_tokenizer() const {
-  if (!tokenizer_) fail(Code::unsupported, path_, ": has no tokenizer that can be used");
-  return *tokenizer_;
+  if (tokenizer_) return *tokenizer_;
+  if (why_no_tokenizer_.empty()) fail(Code::unsupported, path_, ": the model has no tokenizer");
+  fail(Code::unsupported, path_, ": the tokenizer cannot be used: ", why_no_tokenizer_);
 }
 
 }  // namespace moe

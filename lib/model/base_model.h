@@ -49,7 +49,8 @@ class BaseModel {
   const Matrix &head() const { return head_; }       // the embedding itself when tied
   const float *final_norm() const { return final_norm_; }
   const Tokenizer *tokenizer() const { return tokenizer_.get(); }  // nullptr: the folder has none
-  const Tokenizer &require_tokenizer() const;                      // Code::unsupported naming the folder when absent
+  const Tokenizer &require_tokenizer() const;        // Code::unsupported naming the folder, and why it cannot be used
+  const std::string &why_no_tokenizer() const { return why_no_tokenizer_; }  // "" when there is one, or none at all
   std::string architecture_fingerprint() const { return config_.fingerprint(); }
   const std::string &weights_fingerprint() const { return weights_fingerprint_; }
 
@@ -69,7 +70,7 @@ class BaseModel {
   friend class WeightLoader;
   BaseModel() = default;
 
-  std::string path_, name_, weights_fingerprint_;
+  std::string path_, name_, weights_fingerprint_, why_no_tokenizer_;
   DecoderConfig config_;
   std::vector<LayerWeights> layers_;
   Matrix embedding_, head_;

@@ -197,7 +197,12 @@ TEST_F(DatasetTest, DataOfNothingUsableIsAnError) {
   EXPECT_FAILS(open({source("long", 3, 1)}, options), Code::invalid, "3 skipped: longer than max_length 3 (first in row 1)");
   EXPECT_FAILS(open({{file("empty.jsonl", ""), "", "e", 1}}), Code::format, "no rows");
   EXPECT_FAILS(open({source("x", 3, 1)}, {}, 'x'), Code::format, "expected ids below 120 (the vocabulary), found");
-  EXPECT_FAILS(Dataset::open({source("x", 3, 1)}, {}, nullptr, nullptr, 300), Code::unsupported, "no tokenizer");
+  EXPECT_FAILS(Dataset::open({source("x", 3, 1)}, {}, nullptr, nullptr, 300), Code::unsupported,
+               "this model has no tokenizer; give packed");
+  DatasetOptions unusable;
+  unusable.why_no_tokenizer = "it needs utf8proc";
+  EXPECT_FAILS(Dataset::open({source("x", 3, 1)}, unusable, nullptr, nullptr, 300), Code::unsupported,
+               "this model has no tokenizer (it needs utf8proc); give packed");
   EXPECT_FAILS(open({source("x", 3, 1)})->next(0), Code::invalid, "0 rows");
   Cancel cancel;
   cancel.fire();

@@ -278,7 +278,25 @@ TEST(BaseModel, PathsThatAreNoModelAreErrors) {
 }
 
 TEST(BaseModel, AModelWithoutTokenizerSaysSo) {
-  EXPECT_FAILS(golden_model("models/llama")->require_tokenizer(), Code::unsupported, "models/llama: has no tokenizer");
+  EXPECT_FAILS(golden_model("models/llama")->require_tokenizer(), Code::unsupported, "models/llama: the model has no tokenizer");
+  EXPECT_EQ(golden_model("models/llama")->why_no_tokenizer(), "");
+}
+
+TEST(BaseModel, ATokenizerThatCannotBeUsedIsRefusedWithTheReason) {
+  const TemporaryFolder folder;
+  std::filesystem::copy(golden_path("models/llama"), folder / "llama");
+  std::ofstream(folder / "llama/tokenizer.json") << R"({"model": {"type": "WordPiece", "vocab": {"a": 0}}})";
+  const auto model = BaseModel::load(folder / "llama", {});
+  EXPECT_FAILS(model->require_tokenizer(), Code::unsupported, "llama: the tokenizer cannot be used: ");
+  EXPECT_FAILS(model->require_tokenizer(), Code::unsupported, "WordPiece");
+  EXPECT_GT(model->config().layers, 0) << "token ids can still be used";
+}
+
+TEST(BaseModel, ALibraryThatThisBuildIsWithoutIsNamedWhereTheTokenizerIsNeeded) {
+  if (MOE_HAVE_UTF8PROC) GTEST_SKIP() << "this build has utf8proc";
+  const auto model = golden_model("gguf/llama-F32.gguf");
+  EXPECT_FAILS(model->require_tokenizer(), Code::unsupported, "this build has no utf8proc");
+  EXPECT_FAILS(model->require_tokenizer(), Code::unsupported, "llama-F32.gguf: the tokenizer cannot be used: ");
 }
 
 // ---- key/value cache ----
