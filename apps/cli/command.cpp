@@ -115,7 +115,7 @@ Command parse_command(const std::string &verb, const std::vector<std::string> &a
 
 void apply(const std::vector<std::pair<std::string, std::string>> &given, const std::string &verb, const Options &options) {
   for (size_t i = 0; i < given.size(); i++) {
-    const auto &[key, value] = given[i];
+    const std::string &key = given[i].first, &value = given[i].second;
     moe_option row = MOE_OPTION_INIT;
     find_row(key, row);
     if (!verb.empty() && !reads(row, verb)) continue;

@@ -63,8 +63,8 @@ class Validation {
 
   void check_files() {
     if (config_.files.empty()) return report(true, "note: the folder has no 'format' key and no hashes; files are not compared");
-    for (const auto &[name, record] : config_.files) {
-      good(name, [&] { check_bundle_file(folder_, name, config_); });
+    for (const auto &file : config_.files) {
+      good(file.first, [&] { check_bundle_file(folder_, file.first, config_); });
     }
     for (const char *name : {kDomainMapping, kRouterConfig, kModelInfo, kBuildSummary}) {
       if (!config_.files.contains(name)) report(false, text(kMoeConfig, ": key 'files': '", name, "' is not listed"));

@@ -64,8 +64,7 @@ class GoldenModel : public testing::TestWithParam<std::pair<const char *, const 
 
 // (folder, prefix of the decoder in its files)
 TEST_P(GoldenModel, EveryTensorOfTheDecoderIsInItsPlace) {
-  const auto [name, prefix] = GetParam();
-  const std::string folder = golden_path(std::string("models/") + name);
+  const std::string folder = golden_path(std::string("models/") + GetParam().first), prefix = GetParam().second;
   ModelOptions options;
   options.threads = 2;
   const auto model = BaseModel::load(folder, options);
