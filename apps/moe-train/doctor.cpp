@@ -1,4 +1,5 @@
-// moe-train doctor: this machine and this build.
+// moe-train doctor: this machine, this build, and what there is to work with.
+#include "moe-train/found_models.h"
 #include "moe-train/verbs.h"
 
 namespace moe::cli {
@@ -21,12 +22,32 @@ void print_table(Console &console, const Json &json, const std::string &prefix) 
   }
 }
 
+// "llama, 134.5 M parameters, 92.10 MiB", "math, medical", or why it cannot be used.
+std::string about(const Json &found) {
+  if (const Json *error = found.find("error")) return "CANNOT BE USED: " + error->string();
+  std::string text;
+  const auto add = [&](const std::string &part) { text += (text.empty() ? "" : ", ") + part; };
+  if (found.find("family")) add(found.at("family").string());
+  if (found.find("base_model")) add("on " + found.at("base_model").string());
+  for (const Json &domain : found.at("domains").items()) add(domain.string());
+  if (found.find("parameters")) add(format("%.1f M parameters", found.at("parameters").number() / 1e6));
+  if (found.find("bytes")) add(bytes_text(found.at("bytes").number()));
+  return text;
+}
+
 }  // namespace
 
 int run_doctor(Context &context) {
-  const Json json = Json::parse(text_of(moe_doctor, context.options().get()), "doctor");
-  if (context.command.json) context.console.print(json.dump(2) + "\n");
-  else print_table(context.console, json, "");
+  Console &console = context.console;
+  Json json = Json::parse(text_of(moe_doctor, context.options().get()), "doctor");
+  json.set("models_folder", models_folder());
+  if (!context.command.json) print_table(console, json, "");
+  const Json models = found_models();
+  if (context.command.json) return console.print(json.set("models", models).dump(2) + "\n"), kDone;
+  for (const Json &found : models.items())
+    console.print(format("%-32s %s: %s\n", found.at("kind").string().c_str(), found.at("path").string().c_str(),
+                         about(found).c_str()));
+  if (models.size() == 0) console.print(format("%-32s none\n", "model"));
   return kDone;
 }
 

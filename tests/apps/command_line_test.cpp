@@ -1,6 +1,8 @@
 // What every verb has: help, misspelt names, configuration files, exit statuses.
 #include <moe.h>
 
+#include <filesystem>
+
 #include "apps/run_program.h"
 
 namespace moe::test {
@@ -99,6 +101,34 @@ TEST_F(CommandLine, DoctorTellsOfTheMachine) {
   EXPECT_EQ(json.at("version", "").string(), moe_version());
   EXPECT_GE(json.at("threads", "").integer(), 1);
   EXPECT_NE(train({"doctor"}).out.find("cpu_level"), std::string::npos);
+}
+
+TEST_F(CommandLine, DoctorListsTheModelsAdaptersAndBundlesThatAreThere) {
+  std::filesystem::create_directories(path("models/hf"));
+  std::filesystem::copy(tiny, path("models/tiny.gguf"));
+  std::filesystem::copy(std::string(MOE_TESTS_DIR) + "/golden/models/llama", path("models/hf"));
+  write_text(path("models/broken.gguf"), "GGUF");
+  write_text(path("models/notes.txt"), "no model");
+  std::filesystem::create_directories(path("domain_models/legal/final_adapter"));
+  std::filesystem::copy(std::string(MOE_TESTS_DIR) + "/golden/lora/llama_qv_rslora", path("domain_models/legal/final_adapter"));
+  setenv("MOE_MODELS_DIR", path("models").c_str(), 1);
+  const Ended table = train({"doctor"});
+  const Json json = train({"doctor", "--json"}).json();
+  setenv("MOE_MODELS_DIR", path("nowhere").c_str(), 1);
+  const Json empty = train({"doctor", "--json"}).json();
+  unsetenv("MOE_MODELS_DIR");
+  EXPECT_EQ(json.at("models_folder", "").string(), path("models"));
+  std::string found;
+  for (const Json &one : json.at("models", "").items()) {
+    found += one.at("kind", "").string() + " " + one.at("path", "").string().substr(one.at("path", "").string().rfind('/') + 1);
+    found += one.find("error") ? " bad, " : one.find("family") ? " " + one.at("family", "").string() + ", " : ", ";
+  }
+  EXPECT_EQ(found, "model broken.gguf bad, model hf llama, model tiny.gguf qwen3, adapter final_adapter, ");
+  EXPECT_GT(json.at("models", "").items()[2].at("parameters", "").integer(), 1000);
+  EXPECT_EQ(table.status, 0);
+  EXPECT_NE(table.out.find("tiny.gguf: qwen3, "), std::string::npos) << table.out;
+  EXPECT_NE(table.out.find("broken.gguf: CANNOT BE USED: "), std::string::npos) << table.out;
+  EXPECT_EQ(empty.at("models", "").size(), 1u);  // the adapter
 }
 
 TEST_F(CommandLine, ATruncatedModelIsOneErrorLine) {
