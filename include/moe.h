@@ -734,7 +734,8 @@ MOE_API int32_t moe_trainer_resume(moe_trainer *trainer, const char *folder, moe
 
 /*
  * The whole run: steps to the end, metrics, evaluation, checkpoints and the result on disk (docs/training-output.md).
- *   eval_data  may be NULL; evaluated every eval_steps and at the end
+ *   eval_data  may be NULL; evaluated every eval_steps and at the end. Rows of it that stand in the training data are warned of
+ *              in the log and counted in the summary
  *   options    output_dir (required), domain (names the summary), resume (go on from the newest good checkpoint there), moe
  *              (router: the bundle folder that gets the trained router; by default the one it was opened from). How often things
  *              happen is said when the trainer is created: eval_steps, save_steps, save_total_limit, logging_steps
@@ -934,8 +935,10 @@ MOE_API void moe_generation_free(moe_generation **generation);
  * Evaluates one or several models on the same rows.
  *   base      a base model; adapters and bundles of the options are opened on it
  *   options   model_type (list of base, lora, moe, domain, oracle, all), adapter (list of folders or name=folder), moe (bundle
- *             folder), tasks (list of file or domain=file), schema, limit, num_fewshot, scoring, max_length, max_new_tokens,
- *             seed, log_samples, output_dir (evaluation_results.json, and the items with log_samples, are written there)
+ *             folder), tasks (list of file or domain=file), data (what the models were trained on: rows of the tasks that stand
+ *             in it are warned of in the log and counted in the results), schema, limit, num_fewshot, scoring, max_length,
+ *             max_new_tokens, seed, log_samples, output_dir (evaluation_results.json, and the items with log_samples, are
+ *             written there)
  *   on_event  may be NULL: MOE_EVENT_ITEM after every item
  *   cancel    may be NULL
  *   results   may be NULL; evaluation_results.json, freed by moe_text_free

@@ -174,7 +174,7 @@ class Pipeline {
     const Options options = config_.evaluation();
     if (list(options, "tasks").empty()) return context_.console.note("== evaluate: no domain has 'tasks'; left out");
     const std::string result = config_.evaluation_folder() + "/evaluation_results.json";
-    Json inputs = hashes(options, {"tasks", "adapter"});
+    Json inputs = hashes(options, {"tasks", "data", "adapter"});
     inputs.set("base_model", fingerprint()).set("router", router_hash());
     const Json made_from = material(options, "run", std::move(inputs));
     if (skip("evaluate", made_from, result)) {

@@ -110,8 +110,8 @@ Options PipelineConfig::router() const {
 Options PipelineConfig::evaluation() const {
   Json adapters = Json::array();
   for (const std::string &name : names_) adapters.push(name + "=" + adapter_folder(name) + "/final_adapter");
-  const Json tasks = Json::object({{"tasks", domain_lists("tasks")}});
-  return stage("run", {&tasks, &sections_.at("evaluate")},
+  const Json rows = Json::object({{"tasks", domain_lists("tasks")}, {"data", domain_lists("data")}});
+  return stage("run", {&rows, &sections_.at("evaluate")},
                Json::object({{"adapter", adapters}, {"moe", bundle()}, {"output_dir", evaluation_folder()}}));
 }
 

@@ -4,6 +4,7 @@
 
 #include "api/handles.h"
 #include "base/file.h"
+#include "data/leak.h"
 #include "eval/evaluation.h"
 
 namespace moe::api {
@@ -110,6 +111,28 @@ std::vector<EvalTask> eval_tasks(const Options &options) {
   return tasks;
 }
 
+// The tasks' rows that stand in the training data which the options name, if they do.
+LeakReport training_leaks(const BaseModel &base, const Options &options, const std::vector<EvalTask> &tasks,
+                          const EvalOptions &settings, const Cancel *cancel) {
+  std::vector<DatasetSource> training;
+  for (const auto &[domain, path] : options.named("data")) training.push_back({path, options.text("schema"), domain});
+  DatasetOptions how;
+  how.max_length = settings.max_length;
+  how.cancel = cancel;
+  const auto chat = chat_of(base);
+  const auto open = [&](const std::vector<DatasetSource> &sources) {
+    return Dataset::open(sources, how, &base.require_tokenizer(), chat.get(), base.config().vocabulary);
+  };
+  const auto trained = open(training);
+  LeakReport report;
+  for (const EvalTask &task : tasks) {
+    how.max_samples = task.limit > 0 ? task.limit + settings.num_fewshot : 0;
+    report.add(find_leaks(*trained, *open({{task.path, task.schema, task.domain}}), cancel));
+  }
+  if (report.count() > 0) log(base.log(), LogLevel::warning, report.line());
+  return report;
+}
+
 EvalOptions eval_options(const Options &options) {
   EvalOptions result;
   result.scoring = options.text("scoring");
@@ -156,8 +179,10 @@ EvalOutcome run(const ModelCore &model, const Options &options, moe_event_callba
   const auto progress = [&](const std::string &name, const std::string &domain, int64_t done, int64_t total) {
     return tell(on_event, user, name, domain, done, total);
   };
+  Json about = run_json(*model.base, options);
+  if (options.has("data")) about.set("leaks", training_leaks(*model.base, options, tasks, settings, cancel).to_json());
   const std::vector<EvalResult> results = evaluate(*model.base, models, tasks, settings, progress, cancel);
-  EvalOutcome outcome{evaluation_json(results, settings, run_json(*model.base, options)), evaluation_table(results, settings)};
+  EvalOutcome outcome{evaluation_json(results, settings, about), evaluation_table(results, settings)};
   if (const std::string folder = options.text("output_dir"); !folder.empty()) {
     make_folders(folder);
     write_file_atomic(join_path(folder, "evaluation_results.json"), outcome.json.dump(2) + "\n");

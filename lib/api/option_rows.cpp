@@ -34,7 +34,8 @@ constexpr OptionRow kRows[] = {
 
     // ---- data ----
     {"data", "data_dir, data_path, data_file, dataset, dataset_path, train_data, train_file", kString, true, "", 0, 0, "",
-     "training data: a file, or domain=file for several", TRAINING " data"},
+     "training data: a file, or domain=file for several; run: what the models were trained on, to warn of tasks that stand in it",
+     TRAINING " run data"},
     {"eval_data", "eval_file, validation_data, validation_file, valid_data", kString, true, "", 0, 0, "",
      "held-out data to evaluate during training, as data", "lora router pipeline"},
     {"validation_split", "val_size, test_size, eval_split", kFloat, false, "0", 0, 0.9, "",

@@ -156,6 +156,17 @@ void Dataset::largest_batch(int64_t rows, int64_t *tokens, int64_t *supervised) 
   *supervised = sum_of_largest(labels);
 }
 
+void Dataset::each_sequence(const std::function<void(const Sequence &)> &use) const {
+  for (const Item &item : items_) {
+    const std::vector<int32_t> &starts = item.batch.starts;
+    for (size_t s = 0; s + 1 < starts.size(); s++) {
+      const auto begin = static_cast<size_t>(starts[s]), end = static_cast<size_t>(starts[s + 1]);
+      use({std::span(item.batch.tokens).subspan(begin, end - begin), item.prompt_hash, item.file,
+           item.row + static_cast<int64_t>(s)});
+    }
+  }
+}
+
 std::vector<int64_t> Dataset::tokens_by_domain(int64_t experts) const {
   std::vector<int64_t> tokens(static_cast<size_t>(experts));
   for (const Item &item : items_) {

@@ -3,7 +3,9 @@
 // order holds them in proportion to their sizes.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,6 +58,15 @@ class Dataset {
   std::vector<int64_t> tokens_by_domain(int64_t experts) const;  // [E]
   int64_t tokens() const { return tokens_; }                     // of one epoch
   int64_t supervised_tokens() const { return supervised_; }
+  // The sequences (of packed files: each of theirs) in the order of the files, whatever the epoch.
+  struct Sequence {
+    std::span<const int32_t> tokens;
+    uint64_t prompt = 0;  // hash of the folded prompt, 0 = it has none
+    size_t file = 0;      // for path_of
+    int64_t row = 0;      // of the file, from 1; of a packed file the sequence's number
+  };
+  void each_sequence(const std::function<void(const Sequence &)> &use) const;
+  std::string path_of(size_t file) const { return report_.items().at(file).string_at("path", "data report"); }
   // Per file: path, sha256, domain, schema, rows, skipped rows by reason, sequences, tokens, supervised tokens; as it was opened.
   const Json &report() const { return report_; }
   const SkipReport &skipped() const { return skipped_; }
@@ -65,6 +76,8 @@ class Dataset {
     PackedBatch batch;  // one sequence, without positions and domains; or a whole packed file
     size_t source = 0;
     uint64_t prompt_hash = 0;
+    size_t file = 0;  // of report_
+    int64_t row = 1;
   };
   Dataset() = default;
   void add_source(const DatasetSource &source, const Tokenizer &tokenizer, const ChatRenderer *chat, int64_t vocabulary);

@@ -29,8 +29,10 @@ Json skipped_json(const SkipReport &skipped) {
   return json;
 }
 
+// 0 when there is no prompt.
 uint64_t hash_of(const Example &example) {
   const std::string key = prompt_key(example);
+  if (key.empty()) return 0;
   const auto digest = Sha256().update(key.data(), key.size()).digest();
   uint64_t hash;
   std::memcpy(&hash, digest.data(), sizeof hash);
@@ -96,7 +98,7 @@ void Dataset::add_file(const std::string &path, const DatasetSource &source, con
       check_ids(batch, vocabulary, text(path, ": row ", example.row));
       tokens += batch.size();
       supervised += batch.supervised();
-      items_.push_back({std::move(batch), sources_.size() - 1, hash_of(example)});
+      items_.push_back({std::move(batch), sources_.size() - 1, hash_of(example), report_.size(), example.row});
     }
   }
   reader.check_answers();
@@ -117,8 +119,8 @@ void Dataset::add_packed(const DatasetSource &source, int64_t vocabulary) {
   file.set("path", source.path).set("sha256", sha256_file(source.path)).set("domain", source.domain).set("schema", "packed");
   file.set("rows", batch.sequences()).set("sequences", batch.sequences()).set("tokens", batch.size());
   file.set("supervised_tokens", batch.supervised()).set("skipped", Json::object());
+  items_.push_back({std::move(batch), sources_.size() - 1, 0, report_.size(), 1});
   report_.push(std::move(file));
-  items_.push_back({std::move(batch), sources_.size() - 1, 0});
 }
 
 }  // namespace moe

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/file.h"
+#include "data/leak.h"
 #include "model/bundle.h"
 #include "train/checkpoint.h"
 
@@ -120,8 +121,16 @@ class Run {
     tell(event);
   }
 
+  // A validation loss over rows that are trained on says nothing.
+  void check_leaks() {
+    if (!options_.eval_data || !trainer_.data()) return;
+    leaks_ = find_leaks(*trainer_.data(), *options_.eval_data, cancel_);
+    if (leaks_.count() > 0) log(options_.log, LogLevel::warning, leaks_.line());
+  }
+
   void train() {
     const TrainOptions &o = trainer_.options();
+    check_leaks();
     while (trainer_.steps_done() < trainer_.steps_planned()) {
       check_stop();
       step();
@@ -203,7 +212,9 @@ class Run {
     summary.set("steps", trainer_.steps_done()).set("tokens", tokens_).set("seconds", seconds);
     summary.set("tokens_per_s", step_seconds_ > 0 ? static_cast<double>(tokens_) / step_seconds_ : 0.0);
     summary.set("train_loss_first", curve_.mean(false)).set("train_loss_last", curve_.mean(true));
-    if (options_.eval_data) summary.set("eval_loss_first", first_eval_loss_).set("eval_loss", eval_loss_);
+    if (options_.eval_data) {
+      summary.set("eval_loss_first", first_eval_loss_).set("eval_loss", eval_loss_).set("leaks", leaks_.to_json());
+    }
     summary.set("peak_memory_bytes", peak_memory());
     if (trainer_.trains_router()) {
       add_usage(summary);
@@ -242,6 +253,7 @@ class Run {
   FileLock lock_;
   AppendFile metrics_;
   CurveEnds curve_;
+  LeakReport leaks_;
   int64_t tokens_ = 0, evaluated_step_ = -1, saved_step_ = -1;
   bool stop_ = false;
   double step_seconds_ = 0, eval_loss_ = 0, first_eval_loss_ = 0;

@@ -51,6 +51,7 @@ class Trainer {
   int64_t steps_planned() const { return planned_steps_; }
   const TrainOptions &options() const { return options_; }
   const MemoryPlan &plan() const { return plan_; }
+  const Dataset *data() const { return data_.get(); }  // nullptr: every step is given its batch
 
   // One optimizer step on `batch` (the whole step; cut into micro-batches of options.batch_size rows), or on the next batch of the
   // dataset when null. Code::state when there is neither; Code::cancelled leaves the state as before the step.

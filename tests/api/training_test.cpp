@@ -253,6 +253,8 @@ TEST(Run, LeavesTheResultOnDiskAndGoesOnWhereItWasStopped) {
   const Json json = json_of(summary);
   EXPECT_EQ(json.at("steps", "").integer(), 8);
   EXPECT_EQ(json.at("options", "").at("batch_size", "").is_number(), true);
+  EXPECT_EQ(json.at("leaks", "").at("sequences", "").integer(), 5);
+  EXPECT_EQ(json.at("leaks", "").at("same_prompt", "").integer(), 5);  // sums that are trained on
   EXPECT_TRUE(file_exists(folder / "a/final_adapter/adapter_config.json"));
   EXPECT_TRUE(file_exists(folder / "a/sums_training_summary.json"));
   EXPECT_TRUE(file_exists(folder / "a/metrics.jsonl"));

@@ -72,6 +72,25 @@ TEST_F(TrainingVerbs, HeldOutRowsAreEvaluated) {
   EXPECT_GT(split.json().at("eval_loss", "").number(), 0);
 }
 
+TEST_F(TrainingVerbs, HeldOutRowsThatAreTrainedOnAreWarnedOf) {
+  NEEDS_UTF8PROC();
+  make_data("math");
+  std::string rows;
+  for (const char *prompt : {"Who wrote this?", "Where do they live?"})
+    rows += std::string(R"({"prompt": ")") + prompt + R"(", "completion": " Nobody knows that."})" + "\n";
+  write_text(path("other.jsonl"), rows);
+  write_text(path("mixed.jsonl"), rows + R"({"prompt": "Math 2  GAMMA alpha", "completion": "x"})" + "\n");
+  const Ended clean = train(lora_words("math", {"--max-steps", "1", "--eval-data", path("other.jsonl"), "--json"}));
+  ASSERT_EQ(clean.status, 0) << clean.err;
+  EXPECT_EQ(clean.err.find("stand in the training data"), std::string::npos) << clean.err;
+  EXPECT_EQ(clean.json().at("leaks", "").at("sequences", "").integer(), 2);
+  const Ended leaky = train(lora_words("math", {"--max-steps", "1", "--eval-data", path("mixed.jsonl"), "--json"}));
+  ASSERT_EQ(leaky.status, 0) << leaky.err;
+  EXPECT_NE(leaky.err.find("warning: 1 of 3 held-out sequences stand in the training data"), std::string::npos) << leaky.err;
+  EXPECT_NE(leaky.err.find("mixed.jsonl row 3 is " + path("math.jsonl") + " row 3"), std::string::npos) << leaky.err;
+  EXPECT_EQ(leaky.json().at("leaks", "").at("same_prompt", "").integer(), 1);
+}
+
 TEST_F(TrainingVerbs, AFinishedRunSaysSoAndOtherOptionsAreRefused) {
   NEEDS_UTF8PROC();
   make_data("math");
@@ -234,6 +253,20 @@ TEST_F(Pipeline, MakesEveryStageOnceAndAgainWhatChanged) {
   make_data("medical", 20);
   EXPECT_EQ(stages(), "adapters/medical build router evaluate");
   EXPECT_EQ(stages({"--threads", "1"}), "");  // it changes no result
+}
+
+TEST_F(Pipeline, WarnsOfTasksThatAreTrainedOn) {
+  NEEDS_UTF8PROC();
+  const Ended clean = train({"pipeline", "--config", "pipeline.json"});
+  ASSERT_EQ(clean.status, 0) << clean.err;
+  EXPECT_EQ(clean.err.find("stand in the training data"), std::string::npos) << clean.err;
+  const std::string math = file_text(path("math.jsonl"));
+  write_text(path("medical_test.jsonl"), math.substr(0, math.find('\n') + 1) + file_text(path("medical_test.jsonl")));
+  const Ended leaky = train({"pipeline", "--config", "pipeline.json"});
+  ASSERT_EQ(leaky.status, 0) << leaky.err;
+  EXPECT_NE(leaky.err.find("medical_test.jsonl row 1 is math.jsonl row 1"), std::string::npos) << leaky.err;
+  const Json results = Json::parse(file_text(path("work/evaluation/evaluation_results.json")), "results");
+  EXPECT_EQ(results.at("run", "").at("leaks", "").at("same_prompt", "").integer(), 1);
 }
 
 TEST_F(Pipeline, GoesOnAfterAKill) {
