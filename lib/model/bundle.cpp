@@ -214,6 +214,9 @@ Mixture load_bundle(const BaseModel &model, const std::string &folder, bool stri
 // The records take in the new hashes first, then the files change, then the records drop the old hashes: whenever it is cut
 // off, every file is one of the two that are recorded.
 void save_bundle_router(const std::string &folder, const Router &router, const Json &summary) {
+  read_bundle_config(folder);  // nothing is written to what is no bundle
+  const FileLock lock(join_path(folder, ".lock"));
+  remove_unfinished(folder);
   BundleConfig config = read_bundle_config(folder);
   const RouterConfig &shape = router.config();
   if (config.gating != "token") fail(Code::invalid, folder, ": its gating is '", config.gating, "': it has no router");

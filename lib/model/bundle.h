@@ -49,6 +49,7 @@ Json build_bundle(const BaseModel &model, const BundleBuild &build, const std::s
 bool validate_bundle(const BaseModel &model, const std::string &folder, const std::function<void(bool good, const std::string &line)> &finding);
 Mixture load_bundle(const BaseModel &model, const std::string &folder, bool strict_base = false);
 // Replaces router.safetensors (atomically) and its hash in moe_config.json after training. `summary` is merged into router_config.json.
+// Code::busy while another process does the same; what a killed one left is removed.
 void save_bundle_router(const std::string &folder, const Router &router, const Json &summary);
 
 }  // namespace moe

@@ -1,6 +1,6 @@
-// A training run whose system calls fail, one after another: killed at each, refused at each, a disk that fills up, half-done
+// Training runs, of an adapter and of a bundle's router, whose system calls fail, one after another: killed at each, refused at each, a disk that fills up, half-done
 // writes, kills at random times. What was acknowledged stays whole, and going on gives the bytes of the run that nothing
-// disturbed. (The program under test: save_program.cpp; what makes its calls fail: shim.c.)
+// disturbed; a bundle is good at every moment. (The program under test: save_program.cpp; what makes its calls fail: shim.c.)
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <spawn.h>
@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "model/bundle.h"
 #include "support/golden.h"
 #include "support/reference.h"
 #include "support/temporary_folder.h"
@@ -24,7 +25,9 @@
 namespace moe {
 namespace {
 
-constexpr int kSteps = 3;  // two checkpoints, of which the second displaces the first, then the adapter
+constexpr int kSteps = 3;  // two checkpoints, of which the second displaces the first, then the result
+
+enum class Trains { adapter, router };
 
 struct Fault {
   std::string kind;
@@ -53,18 +56,34 @@ std::vector<Call> read_calls(const std::string &log) {
   return calls;
 }
 
+const BaseModel &base_model() {
+  static const auto model = test::golden_model("models/llama");
+  return *model;
+}
+
 class Training {
  public:
+  explicit Training(Trains what) : what_(what) {
+    if (what == Trains::adapter) return;
+    BundleBuild build;
+    for (const char *expert : {"expert1", "expert2", "expert3"})
+      build.adapters.emplace_back(expert, test::golden_path(std::string("mixture/llama/") + expert));
+    build_bundle(base_model(), build, bundle());
+  }
+
   const std::string folder() const { return files_ / "run"; }
+  const std::string bundle() const { return folder() + "_bundle"; }  // faults are put on both, by what their names begin with
   const std::string checkpoints() const { return folder() + "/checkpoints"; }
   std::string log() const { return files_ / "calls"; }
 
   pid_t start(const std::string &how, const Fault &fault = {}) const {
     std::filesystem::remove(log());
     const std::string model = test::golden_path("models/llama"),
-                      data = test::golden_path("lora/llama_qv_rslora/expected.safetensors");
-    const std::string steps = std::to_string(kSteps), program = MOE_FAULT_PROGRAM, output = folder();
-    const char *arguments[] = {program.c_str(), model.c_str(), data.c_str(), output.c_str(), steps.c_str(), how.c_str(), nullptr};
+                      data = test::golden_path(what_ == Trains::adapter ? "lora/llama_qv_rslora/expected.safetensors"
+                                                                        : "mixture/llama/train_batch.safetensors");
+    const std::string steps = std::to_string(kSteps), program = MOE_FAULT_PROGRAM, output = folder(), mixture = bundle();
+    const char *arguments[] = {program.c_str(), model.c_str(), data.c_str(), output.c_str(), steps.c_str(), how.c_str(),
+                               what_ == Trains::adapter ? nullptr : mixture.c_str(), nullptr};
     std::vector<std::string> environment = {"LD_PRELOAD=" MOE_FAULT_SHIM, "MOE_FAULT_FOLDER=" + output, "MOE_FAULT_LOG=" + log(),
                                             "MOE_FAULT_KIND=" + fault.kind, "MOE_FAULT_CALL=" + std::to_string(fault.call)};
     std::vector<char *> variables;
@@ -96,14 +115,15 @@ class Training {
   Ended run(const std::string &how, const Fault &fault = {}) const { return wait(start(how, fault)); }
   std::vector<Call> calls() const { return read_calls(log()); }
 
-  // Both files of the trained adapter.
-  std::string adapter() const {
+  // Both files of the trained adapter, or the weights of the router.
+  std::string result() const {
+    if (what_ == Trains::router) return read_file(bundle() + "/router.safetensors");
     return read_file(folder() + "/final_adapter/adapter_model.safetensors") +
            read_file(folder() + "/final_adapter/adapter_config.json");
   }
 
   // What a run that was stopped in any way leaves: the newest checkpoint of all is whole, and it is the one that was last told to
-  // be safe or a newer one; a finished run has its adapter.
+  // be safe or a newer one; a finished run has its adapter; a bundle is good, with the router it had or the trained one.
   void expect_whole(const Ended &ended) const {
     const std::vector<int64_t> steps = list_checkpoints(checkpoints());
     if (!steps.empty()) {
@@ -114,45 +134,76 @@ class Training {
       EXPECT_GE(steps.back(), ended.acknowledged);
     }
     if (ended.finished) {
-      EXPECT_NO_THROW(adapter());
+      EXPECT_NO_THROW(result());
     }
+    if (what_ == Trains::adapter) return;
+    std::string findings;
+    const auto note = [&](bool good, const std::string &line) { findings += good ? "" : line + "\n"; };
+    EXPECT_TRUE(validate_bundle(base_model(), bundle(), note)) << findings;
   }
 
   // Goes on to the end; nothing of the disturbance remains.
-  void expect_goes_on(const std::string &expected_adapter) const {
+  void expect_goes_on(const std::string &expected) const {
     const Ended ended = run("resume");
     ASSERT_TRUE(ended.succeeded()) << ended.errors;
-    EXPECT_TRUE(adapter() == expected_adapter) << "other bytes than the undisturbed run";
+    EXPECT_TRUE(result() == expected) << "other bytes than the undisturbed run";
     EXPECT_LE(list_checkpoints(checkpoints()).size(), 1u);
-    for (const auto &entry : std::filesystem::recursive_directory_iterator(folder())) {
+    expect_whole(ended);
+    for (const auto &entry : std::filesystem::recursive_directory_iterator(files_.path())) {
       const std::string name = entry.path().filename().string();
       EXPECT_TRUE(name[0] != '.' || name == ".lock") << entry.path() << " was left behind";
     }
   }
 
  private:
+  Trains what_;
   test::TemporaryFolder files_;
 };
 
 // The run that nothing disturbs: what it calls, and the bytes it gives.
 struct Undisturbed {
   std::vector<Call> all, counted;  // counted: those that a fault can be put on, calls[n - 1].number == n
-  std::string adapter;
+  std::string result;
 };
 
-const Undisturbed &undisturbed() {
-  static const Undisturbed result = [] {
-    const Training training;
-    const Ended ended = training.run("new");
-    if (!ended.succeeded()) throw std::runtime_error(ended.errors);
-    Undisturbed u{training.calls(), {}, training.adapter()};
-    for (const Call &call : u.all) {
-      if (call.number > 0) u.counted.push_back(call);
-    }
-    return u;
-  }();
-  return result;
+Undisturbed run_undisturbed(Trains what) {
+  const Training training(what);
+  const Ended ended = training.run("new");
+  if (!ended.succeeded()) throw std::runtime_error(ended.errors);
+  Undisturbed u{training.calls(), {}, training.result()};
+  for (const Call &call : u.all) {
+    if (call.number > 0) u.counted.push_back(call);
+  }
+  return u;
 }
+
+class Faults : public testing::TestWithParam<Trains> {
+ protected:
+  static const Undisturbed &undisturbed() {
+    static const Undisturbed adapter = run_undisturbed(Trains::adapter), router = run_undisturbed(Trains::router);
+    return GetParam() == Trains::adapter ? adapter : router;
+  }
+
+  // What the paths of the result have in common.
+  static const char *result_name() { return GetParam() == Trains::adapter ? "final_adapter" : "run_bundle"; }
+
+  // use(call) for every wanted call, several at a time: the programs mostly wait for the disk.
+  template <class Use>
+  static void for_calls(bool (*wanted)(const Call &), Use use) {
+    const std::vector<Call> &calls = undisturbed().counted;
+    std::atomic<size_t> next{0};
+    const auto work = [&] {
+      for (size_t i; (i = next++) < calls.size();) {
+        if (!wanted(calls[i])) continue;
+        SCOPED_TRACE(text("call ", calls[i].number, " ", calls[i].name, " ", calls[i].path));
+        use(calls[i]);
+      }
+    };
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; i++) threads.emplace_back(work);
+    for (std::thread &thread : threads) thread.join();
+  }
+};
 
 // The first checkpoint is saved by the same calls as the second.
 bool once(const Call &call) { return call.path.find("checkpoint-1") == std::string::npos || call.name == "unlinkat"; }
@@ -160,58 +211,41 @@ bool changes_something(const Call &call) { return call.name != "open" && !call.n
 bool writes(const Call &call) { return call.name == "write"; }
 bool takes_space(const Call &call) { return writes(call) || call.name == "create" || call.name == "mkdir"; }
 
-// use(call) for every wanted call, several at a time: the programs mostly wait for the disk.
-template <class Use>
-void for_calls(bool (*wanted)(const Call &), Use use) {
-  const std::vector<Call> &calls = undisturbed().counted;
-  std::atomic<size_t> next{0};
-  const auto work = [&] {
-    for (size_t i; (i = next++) < calls.size();) {
-      if (!wanted(calls[i])) continue;
-      SCOPED_TRACE(text("call ", calls[i].number, " ", calls[i].name, " ", calls[i].path));
-      use(calls[i]);
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 4; i++) threads.emplace_back(work);
-  for (std::thread &thread : threads) thread.join();
-}
-
-TEST(Fault, KilledAtAnyCallTheRunGoesOn) {
+TEST_P(Faults, KilledAtAnyCallTheRunGoesOn) {
   for_calls(changes_something, [](const Call &call) {
-    const Training training;
+    const Training training(GetParam());
     const Ended ended = training.run("new", {"kill", call.number});
     ASSERT_TRUE(ended.killed()) << ended.errors;
     training.expect_whole(ended);
-    training.expect_goes_on(undisturbed().adapter);
+    training.expect_goes_on(undisturbed().result);
   });
 }
 
-TEST(Fault, KilledInTheMiddleOfAWriteTheRunGoesOn) {
+TEST_P(Faults, KilledInTheMiddleOfAWriteTheRunGoesOn) {
   for_calls(writes, [](const Call &call) {
-    const Training training;
+    const Training training(GetParam());
     const Ended ended = training.run("new", {"torn", call.number});
     ASSERT_TRUE(ended.killed()) << ended.errors;
     training.expect_whole(ended);
-    training.expect_goes_on(undisturbed().adapter);
+    training.expect_goes_on(undisturbed().result);
   });
 }
 
-TEST(Fault, AWriteThatTakesHalfIsContinued) {
+TEST_P(Faults, AWriteThatTakesHalfIsContinued) {
   for_calls(writes, [](const Call &call) {
-    const Training training;
+    const Training training(GetParam());
     const Ended ended = training.run("new", {"short", call.number});
     ASSERT_TRUE(ended.succeeded()) << ended.errors;
     EXPECT_EQ(ended.errors, "");
-    EXPECT_TRUE(training.adapter() == undisturbed().adapter);
+    EXPECT_TRUE(training.result() == undisturbed().result);
     training.expect_whole(ended);
   });
 }
 
 // A checkpoint or a line of the metrics is not worth the run; the end and the beginning of a run are.
-TEST(Fault, ACallThatFailsIsLoggedOrIsAnErrorThatNamesTheFile) {
+TEST_P(Faults, ACallThatFailsIsLoggedOrIsAnErrorThatNamesTheFile) {
   for_calls(once, [](const Call &call) {
-    const Training training;
+    const Training training(GetParam());
     const Ended ended = training.run("new", {"error", call.number});
     const bool checkpoint = call.path.find("/checkpoints") != std::string::npos,
                metrics = call.path.ends_with("metrics.jsonl") && call.name == "write";
@@ -219,26 +253,27 @@ TEST(Fault, ACallThatFailsIsLoggedOrIsAnErrorThatNamesTheFile) {
     if (checkpoint || metrics) {
       EXPECT_TRUE(ended.succeeded()) << ended.errors;
       EXPECT_NE(ended.errors, "") << "nothing was logged";
-      EXPECT_TRUE(training.adapter() == undisturbed().adapter);
+      EXPECT_TRUE(training.result() == undisturbed().result);
     } else if (!ended.succeeded()) {
       EXPECT_TRUE(ended.failed() && ended.errors.find("error -4: ") != std::string::npos) << ended.errors;
       EXPECT_NE(ended.errors.find("/run"), std::string::npos) << ended.errors;
       EXPECT_FALSE(ended.finished);
-      training.expect_goes_on(undisturbed().adapter);
+      training.expect_goes_on(undisturbed().result);
     }
   });
 }
 
-TEST(Fault, OnADiskThatFillsUpTrainingGoesOnUntilTheResultHasNoPlace) {
+TEST_P(Faults, OnADiskThatFillsUpTrainingGoesOnUntilTheResultHasNoPlace) {
   int64_t second_checkpoint = 0, result = 0;
   for (const Call &call : undisturbed().counted) {
     if (second_checkpoint == 0 && call.path.find(".checkpoint-2.") != std::string::npos) second_checkpoint = call.number;
-    if (result == 0 && call.path.find(".final_adapter.") != std::string::npos) result = call.number;
+    if (result == 0 && call.path.find(result_name()) != std::string::npos && call.name != "open" && call.name != "pread")
+      result = call.number;
   }
   ASSERT_GT(second_checkpoint, 0);
   ASSERT_GT(result, second_checkpoint);
   for_calls(takes_space, [&](const Call &call) {
-    const Training training;
+    const Training training(GetParam());
     const Ended ended = training.run("new", {"full", call.number});
     ASSERT_TRUE(ended.failed()) << ended.errors;
     training.expect_whole(ended);
@@ -248,15 +283,15 @@ TEST(Fault, OnADiskThatFillsUpTrainingGoesOnUntilTheResultHasNoPlace) {
     }
     if (began && call.number <= result) {
       const std::string last_line = ended.errors.substr(ended.errors.rfind("error -4"));
-      EXPECT_NE(last_line.find("final_adapter"), std::string::npos) << ended.errors;
+      EXPECT_NE(last_line.find(result_name()), std::string::npos) << ended.errors;
       EXPECT_NE(last_line.find("No space left"), std::string::npos) << ended.errors;
     }
-    training.expect_goes_on(undisturbed().adapter);
+    training.expect_goes_on(undisturbed().result);
   });
 }
 
 // What a loss of power would show: whatever gets its name is on the disk before, and the name before it is acknowledged.
-TEST(Fault, EverythingIsOnTheDiskBeforeItIsNamedAndTheNameBeforeItIsAcknowledged) {
+TEST_P(Faults, EverythingIsOnTheDiskBeforeItIsNamedAndTheNameBeforeItIsAcknowledged) {
   std::set<std::string> unsynced;  // files with bytes and folders with names that are in memory only
   std::string old;
   int64_t named = 0, acknowledged = 0;
@@ -277,12 +312,14 @@ TEST(Fault, EverythingIsOnTheDiskBeforeItIsNamedAndTheNameBeforeItIsAcknowledged
       acknowledged++;
     }
   }
-  EXPECT_EQ(named, 9);         // two files and the folder of each checkpoint, one file and the folder of the adapter, the summary
+  // Two files and the folder of each checkpoint; one file and the folder of the adapter, or two files of the bundle between its
+  // records before and after; the summary.
+  EXPECT_EQ(named, GetParam() == Trains::adapter ? 9 : 11);
   EXPECT_EQ(acknowledged, 3);  // two checkpoints and the end
 }
 
-TEST(Fault, ASecondWriterIsRefusedAndTouchesNothing) {
-  const Training training;
+TEST_P(Faults, ASecondWriterIsRefusedAndTouchesNothing) {
+  const Training training(GetParam());
   make_folders(training.folder());
   const FileLock first(training.folder() + "/.lock");
   for (const char *how : {"new", "resume"}) {
@@ -294,13 +331,13 @@ TEST(Fault, ASecondWriterIsRefusedAndTouchesNothing) {
   }
 }
 
-TEST(Fault, KilledAgainAndAgainAtRandomTimesTheRunEndsTheSame) {
+TEST_P(Faults, KilledAgainAndAgainAtRandomTimesTheRunEndsTheSame) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
-  Training().run("new");
+  Training(GetParam()).run("new");
   const double whole = std::chrono::duration<double>(Clock::now() - start).count();
   for (uint64_t repetition = 0; repetition < 4; repetition++) {
-    const Training training;
+    const Training training(GetParam());
     int64_t acknowledged = -1;
     for (uint64_t attempt = 0; attempt < 6; attempt++) {
       const pid_t child = training.start(attempt == 0 ? "new" : "resume");
@@ -310,9 +347,12 @@ TEST(Fault, KilledAgainAndAgainAtRandomTimesTheRunEndsTheSame) {
       ended.acknowledged = acknowledged = std::max(acknowledged, ended.acknowledged);
       training.expect_whole(ended);
     }
-    training.expect_goes_on(undisturbed().adapter);
+    training.expect_goes_on(undisturbed().result);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(, Faults, testing::Values(Trains::adapter, Trains::router),
+                         [](const auto &trains) { return trains.param == Trains::adapter ? "Adapter" : "Router"; });
 
 }  // namespace
 }  // namespace moe

@@ -57,6 +57,19 @@ class Bundle : public testing::Test {
   std::string folder_ = temporary_ / "moe_model";
 };
 
+TEST_F(Bundle, TwoWritersOfItsRouterAreKeptApart) {
+  build_bundle(*model_, golden_build(), folder_);
+  const Mixture mixture = load_bundle(*model_, folder_);
+  std::ofstream(folder_ + "/.router.safetensors.new-1-2-3") << "what a killed run left";
+  {
+    const FileLock other(folder_ + "/.lock");
+    EXPECT_FAILS(save_bundle_router(folder_, *mixture.router, Json()), Code::busy, "moe_model/.lock");
+  }
+  save_bundle_router(folder_, *mixture.router, Json());
+  EXPECT_FALSE(fs::exists(folder_ + "/.router.safetensors.new-1-2-3"));
+  findings(true);
+}
+
 TEST_F(Bundle, HoldsTheFilesOfItsLayoutEachWithFormatAndHash) {
   const Json summary = build_bundle(*model_, golden_build(), folder_);
   EXPECT_EQ(summary.string_at("result", "summary"), "good");
