@@ -1,6 +1,7 @@
 // JSON for the programs: reads what the library hands out and the lines of JSONL files, writes lines and state files. Strict (RFC
 // 8259): depth at most 128, duplicate keys refused, valid UTF-8, surrogate pairs joined and lone ones refused. A number keeps the
-// text it was written with, so that it is passed on unchanged.
+// text it was written with, so that it is passed on unchanged. (The library's own JSON is not part of moe.h, which is all that
+// the programs use.)
 #pragma once
 #include <cstdint>
 #include <string>

@@ -1,5 +1,5 @@
-// What a user has to work with: base models in the folder of scripts/get-models, and the adapters and the bundle that earlier runs
-// left below the working folder under their default names.
+// What a user has to work with: base models in the folder of scripts/get-models, and the adapters and the bundle that earlier
+// runs left below the working folder under their default names.
 #pragma once
 #include <string>
 

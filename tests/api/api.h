@@ -110,4 +110,17 @@ struct SmallBatch {
   }
 };
 
+// An adapter on the tiny model and its trainer, without data.
+struct SmallTrainer {
+  ModelHandle model = load_tiny();
+  LoraHandle lora;
+  TrainerHandle trainer;
+
+  SmallTrainer() {
+    moe_error error = MOE_ERROR_INIT;
+    EXPECT_OK(moe_lora_create(model, nullptr, &lora, &error));
+    EXPECT_OK(moe_trainer_create_lora(lora, nullptr, nullptr, nullptr, &trainer, &error));
+  }
+};
+
 }  // namespace moe::test

@@ -179,11 +179,8 @@ TEST(Misuse, BuffersAreFilledWhollyOrNotAtAll) {
 
 TEST(Misuse, StructsOfOtherSizesAreUnderstood) {
   moe_error error = MOE_ERROR_INIT;
-  const ModelHandle model = load_tiny();
-  LoraHandle lora;
-  TrainerHandle trainer;
-  ASSERT_OK(moe_lora_create(model, nullptr, &lora, &error));
-  ASSERT_OK(moe_trainer_create_lora(lora, nullptr, nullptr, nullptr, &trainer, &error));
+  const SmallTrainer small_trainer;
+  moe_trainer *trainer = small_trainer.trainer;
   const SmallBatch batch;
   moe_batch view = batch.view();
   struct {

@@ -72,11 +72,8 @@ TEST(Training, OwnBatchesLowerTheLoss) {
 
 TEST(Training, ABatchThatIsNotWellFormedIsRefused) {
   moe_error error = MOE_ERROR_INIT;
-  const ModelHandle model = load_tiny();
-  LoraHandle lora;
-  TrainerHandle trainer;
-  ASSERT_OK(moe_lora_create(model, nullptr, &lora, &error));
-  ASSERT_OK(moe_trainer_create_lora(lora, nullptr, nullptr, nullptr, &trainer, &error));
+  const SmallTrainer small_trainer;
+  moe_trainer *trainer = small_trainer.trainer;
   const auto refused = [&](auto change, const char *part) {
     SmallBatch small;
     moe_batch batch = small.view();

@@ -1,6 +1,7 @@
-// Training runs, of an adapter and of a bundle's router, whose system calls fail, one after another: killed at each, refused at each, a disk that fills up, half-done
-// writes, kills at random times. What was acknowledged stays whole, and going on gives the bytes of the run that nothing
-// disturbed; a bundle is good at every moment. (The program under test: save_program.cpp; what makes its calls fail: shim.c.)
+// Training runs, of an adapter and of a bundle's router, whose system calls fail, one after another: killed at each, refused at
+// each, a disk that fills up, half-done writes, kills at random times. What was acknowledged stays whole, a bundle is good at
+// every moment, and going on gives the bytes of the run that nothing disturbed. (The program under test: save_program.cpp; what
+// makes its calls fail: shim.c.)
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <spawn.h>

@@ -7,13 +7,8 @@
 #include "support/golden.h"
 #include "support/needs.h"
 
-namespace moe {
+namespace moe::test {
 namespace {
-
-using test::golden_floats;
-using test::golden_model;
-using test::golden_path;
-using test::largest_difference;
 
 PassResult run(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch, const PassRequest &request) {
   Arena arena(training_pass_bytes(model, overlay, request, batch.size(), batch.supervised()));
@@ -215,4 +210,4 @@ TEST(GoldenAccumulation, MicroBatchesSumToTheBigBatch) {
 }
 
 }  // namespace
-}  // namespace moe
+}  // namespace moe::test

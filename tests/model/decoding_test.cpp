@@ -6,28 +6,19 @@
 #include "model/model_runs.h"
 #include "support/temporary_folder.h"
 
-namespace moe {
+namespace moe::test {
 namespace {
-
-using test::adapter_on;
-using test::golden_batch;
-using test::golden_model;
-using test::largest_difference;
-using test::mixture_on;
-using test::Numbers;
-using test::Place;
-using test::run_pass;
 
 class Decoding : public testing::TestWithParam<const char *> {
  protected:
   void SetUp() override {
     model_ = golden_model(std::string("models/") + GetParam());
     adapter_ = adapter_on(*model_, Place::both, 4, 3, 0.2f);
-    for (Place place : test::kPlaces) mixtures_.push_back(mixture_on(*model_, place, GateForm::delta, 2));
+    for (Place place : kPlaces) mixtures_.push_back(mixture_on(*model_, place, GateForm::delta, 2));
     mixtures_.push_back(mixture_on(*model_, Place::both, GateForm::straight_through, 1));
     overlays_ = {{"base", {}}, {"adapter", {adapter_.get(), nullptr}}};
     for (Mixture &mixture : mixtures_) overlays_.push_back({text("mixture ", overlays_.size() - 2), {nullptr, &mixture}});
-    batch_ = test::sequence_of(golden_batch(GetParam()), 2);
+    batch_ = sequence_of(golden_batch(GetParam()), 2);
     for (size_t t = 0; t + 1 < batch_.tokens.size(); t++) batch_.labels[t] = batch_.tokens[t + 1];
   }
 
@@ -67,7 +58,7 @@ class Decoding : public testing::TestWithParam<const char *> {
   PackedBatch batch_;
   InferenceScratch scratch_;
 };
-INSTANTIATE_TEST_SUITE_P(Models, Decoding, testing::ValuesIn(test::kModels),
+INSTANTIATE_TEST_SUITE_P(Models, Decoding, testing::ValuesIn(kModels),
                          [](const auto &info) { return std::string(info.param); });
 
 TEST_P(Decoding, InPiecesOfAnySizeIsTheFullForward) {
@@ -98,7 +89,7 @@ TEST_P(Decoding, FromATruncatedOrCopiedCacheIsTheFullForward) {
 }
 
 TEST_P(Decoding, OtherSequencesOfTheSameCallChangeNothing) {
-  const PackedBatch other = test::sequence_of(golden_batch(GetParam()), 1);
+  const PackedBatch other = sequence_of(golden_batch(GetParam()), 1);
   for (const auto &[name, overlay] : overlays_) {
     SCOPED_TRACE(name);
     const Full expected = full(overlay);
@@ -149,8 +140,8 @@ void write_merged(const std::string &base, const BaseModel &model, const Adapter
 }
 
 TEST_P(Decoding, AMergedAdapterIsTheAdapterBesideTheBase) {
-  const test::TemporaryFolder folder;
-  write_merged(test::golden_path(std::string("models/") + GetParam()), *model_, *adapter_, folder.path());
+  const TemporaryFolder folder;
+  write_merged(golden_path(std::string("models/") + GetParam()), *model_, *adapter_, folder.path());
   ModelOptions options;
   options.compute = "f32";
   options.threads = 2;
@@ -164,4 +155,4 @@ TEST_P(Decoding, AMergedAdapterIsTheAdapterBesideTheBase) {
 }
 
 }  // namespace
-}  // namespace moe
+}  // namespace moe::test

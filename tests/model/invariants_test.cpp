@@ -6,18 +6,8 @@
 #include "model/inference_pass.h"
 #include "model/model_runs.h"
 
-namespace moe {
+namespace moe::test {
 namespace {
-
-using test::adapter_on;
-using test::golden_batch;
-using test::golden_model;
-using test::largest_difference;
-using test::mixture_on;
-using test::Numbers;
-using test::Place;
-using test::run_pass;
-using test::same_bits;
 
 class Invariant : public testing::TestWithParam<const char *> {
  protected:
@@ -26,7 +16,7 @@ class Invariant : public testing::TestWithParam<const char *> {
   }
   PackedBatch batch() const { return golden_batch(GetParam()); }
 };
-INSTANTIATE_TEST_SUITE_P(Models, Invariant, testing::ValuesIn(test::kModels),
+INSTANTIATE_TEST_SUITE_P(Models, Invariant, testing::ValuesIn(kModels),
                          [](const auto &info) { return std::string(info.param); });
 
 // Logits of the last token of each sequence: the sequences together, then one more token each, as a session computes them.
@@ -69,7 +59,7 @@ TEST_P(Invariant, ZeroDeltasAreTheBaseBitForBit) {
     };
     const auto adapter = adapter_on(*model, Place::both, 4, 1, 0);
     expect_base({adapter.get(), nullptr});
-    test::for_each_routing([&](Place place, GateForm form, int64_t k) {
+    for_each_routing([&](Place place, GateForm form, int64_t k) {
       Mixture mixture = mixture_on(*model, place, form, k, 0);
       expect_base({nullptr, &mixture});
     });
@@ -79,12 +69,12 @@ TEST_P(Invariant, ZeroDeltasAreTheBaseBitForBit) {
 TEST_P(Invariant, AGateOfOneIsTheSingleAdapter) {
   const auto model = load();
   const PackedBatch b = batch();
-  for (Place place : test::kPlaces) {
+  for (Place place : kPlaces) {
     for (GateForm form : {GateForm::straight_through, GateForm::delta}) {
       for (int64_t i = 0; i < 3; i++) {
-        SCOPED_TRACE(text(test::place_name(place), " ", gate_form_name(form), " expert ", i));
+        SCOPED_TRACE(text(place_name(place), " ", gate_form_name(form), " expert ", i));
         Mixture mixture = mixture_on(*model, place, form, 1);
-        test::set_bias(*mixture.router, i + 1, 1000);
+        set_bias(*mixture.router, i + 1, 1000);
         const Numbers alone = run_pass(*model, *mixture.experts[static_cast<size_t>(i)], b), mixed = run_pass(*model, mixture, b);
         EXPECT_LT(largest_difference(alone.logits(), mixed.logits()), 1e-5);
         EXPECT_GT(largest_difference(run_pass(*model, Overlay{}, b).logits(), mixed.logits()), 1e-2)
@@ -107,7 +97,7 @@ void expect_every_router_learns(Mixture &mixture) {
 
 TEST_P(Invariant, TheLanguageModelLossReachesEveryRouterInEveryForm) {
   const auto model = load();
-  test::for_each_routing([&](Place place, GateForm form, int64_t k) {
+  for_each_routing([&](Place place, GateForm form, int64_t k) {
     Mixture mixture = mixture_on(*model, place, form, k);
     PassRequest request;
     request.train = Trainable::router;
@@ -121,12 +111,12 @@ TEST_P(Invariant, AtTopOneTokensWhoseBaseWinsTeachTheRouterToo) {
   const auto model = load();
   PackedBatch b = batch();
   for (size_t t = 0; t < b.tokens.size(); t++) b.labels[t] = (b.tokens[t] + 1) % static_cast<int32_t>(model->config().vocabulary);
-  for (Place place : test::kPlaces) {
+  for (Place place : kPlaces) {
     for (GateForm form : {GateForm::delta, GateForm::renormalised_delta, GateForm::straight_through}) {
-      SCOPED_TRACE(text(test::place_name(place), " ", gate_form_name(form)));
+      SCOPED_TRACE(text(place_name(place), " ", gate_form_name(form)));
       Mixture mixture = mixture_on(*model, place, form, 1);
       for (float &x : mixture.router->parameters()) x *= 0.1f;
-      test::set_bias(*mixture.router, 0, 6);
+      set_bias(*mixture.router, 0, 6);
       PassRequest request;
       request.train = Trainable::router;
       request.force_expert = true;
@@ -166,7 +156,7 @@ TEST(GradientSlope, IsThatOfTheLossOnQuantizedBasesToo) {
     SCOPED_TRACE(file);
     const auto model = golden_model(file);
     const std::string name = file;
-    const PackedBatch b = read_packed_batch(test::golden_path(name.substr(0, name.find('-')) + ".expected.safetensors"));
+    const PackedBatch b = read_packed_batch(golden_path(name.substr(0, name.find('-')) + ".expected.safetensors"));
     const auto adapter = adapter_on(*model, Place::both, 3, 4, 0.05f);
     PassRequest request;
     request.train = Trainable::adapter;
@@ -216,8 +206,8 @@ TEST(DenseMixing, OfAllEntriesIsTheWeightedSumOfSinglePasses) {
             first_layer(i == 0 ? run_pass(*model, Overlay{}, b) : run_pass(*model, *mixture.experts[i - 1], b));
         for (size_t j = 0; j < stream; j++) expected[j] += static_cast<double>(p[j / d * 4 + i]) * single[j];
       }
-      EXPECT_LT(test::nmse(expected, first_layer(mixed)), 1e-11);
-      EXPECT_LT(test::largest_error(expected, first_layer(mixed)), 1e-4);
+      EXPECT_LT(nmse(expected, first_layer(mixed)), 1e-11);
+      EXPECT_LT(largest_error(expected, first_layer(mixed)), 1e-4);
     }
   }
 }
@@ -225,7 +215,7 @@ TEST(DenseMixing, OfAllEntriesIsTheWeightedSumOfSinglePasses) {
 TEST_P(Invariant, TheOrderOfTheExpertsDoesNotMatter) {
   const auto model = load();
   const size_t order[] = {0, 3, 1, 2};  // entry i of the permuted mixture is entry order[i]
-  test::for_each_routing([&](Place place, GateForm form, int64_t k) {
+  for_each_routing([&](Place place, GateForm form, int64_t k) {
     Mixture mixture = mixture_on(*model, place, form, k), permuted = mixture_on(*model, place, form, k);
     for (size_t i = 1; i < 4; i++) permuted.experts[i - 1] = mixture.experts[order[i] - 1];
     for (const Router::Entry &entry : mixture.router->entries()) {
@@ -264,11 +254,11 @@ TEST_P(Invariant, NothingLooksAhead) {
   for (const char *compute : {"f32", "bf16"}) {
     const auto model = load(compute);
     const PackedBatch b = batch();
-    for (Place place : test::kPlaces) {
+    for (Place place : kPlaces) {
       Mixture mixture = mixture_on(*model, place, GateForm::delta, 2);
       const Numbers before = run_pass(*model, mixture, b);
       for (int32_t from : {4, 5, 13, 21, 40, 62}) {
-        SCOPED_TRACE(text(compute, " ", test::place_name(place), " from token ", from));
+        SCOPED_TRACE(text(compute, " ", place_name(place), " from token ", from));
         const Numbers after = run_pass(*model, mixture, changed_from(b, from, model->config().vocabulary));
         int64_t next_sequence = 0;
         while (b.starts[static_cast<size_t>(next_sequence)] <= from) next_sequence++;
@@ -304,17 +294,17 @@ TEST_P(Invariant, PackedAndOneByOneGiveTheSameLossAndGradient) {
     if (overlay.adapter) request.train = Trainable::adapter;
     if (overlay.mixture) request.train = Trainable::joint;
     const auto gradient = [&] {
-      std::vector<float> all = overlay.mixture ? test::gradients_of(mixture) : std::vector<float>{};
+      std::vector<float> all = overlay.mixture ? gradients_of(mixture) : std::vector<float>{};
       if (overlay.adapter) all.assign(adapter->gradients().begin(), adapter->gradients().end());
       return all;
     };
     const Numbers packed = run_pass(*model, overlay, b, request);
     const std::vector<float> packed_gradient = gradient();
-    test::clear_gradients(mixture);
+    clear_gradients(mixture);
     std::fill(adapter->gradients().begin(), adapter->gradients().end(), 0.0f);
     double nll = 0;
     for (int64_t s = 0; s < b.sequences(); s++) {
-      const PackedBatch one = test::sequence_of(b, s);
+      const PackedBatch one = sequence_of(b, s);
       request.gradient_scale = 1.0f / static_cast<float>(b.supervised());
       Arena arena(training_pass_bytes(*model, overlay, request, one.size(), one.supervised()));
       nll += training_pass(*model, overlay, one, request, arena).nll;
@@ -340,7 +330,7 @@ JointPass joint_pass(const BaseModel &model, Place place, const PackedBatch &bat
   request.losses.z = 0.01f;
   request.checkpoint_activations = checkpoint_activations;
   JointPass pass{run_pass(model, mixture, batch, request), {}};
-  pass.gradients = test::gradients_of(mixture);
+  pass.gradients = gradients_of(mixture);
   return pass;
 }
 
@@ -355,8 +345,8 @@ void expect_same(const JointPass &a, const JointPass &b) {
 
 TEST_P(Invariant, ThreadsAndRecomputedActivationsChangeNoBit) {
   for (const char *compute : {"f32", "bf16"}) {
-    for (Place place : test::kPlaces) {
-      SCOPED_TRACE(text(compute, " ", test::place_name(place)));
+    for (Place place : kPlaces) {
+      SCOPED_TRACE(text(compute, " ", place_name(place)));
       const JointPass one = joint_pass(*load(compute, 1), place, batch(), false);
       EXPECT_GT(norm_of(one.gradients), 0);
       for (int threads : {2, 3}) expect_same(one, joint_pass(*load(compute, threads), place, batch(), false));
@@ -366,4 +356,4 @@ TEST_P(Invariant, ThreadsAndRecomputedActivationsChangeNoBit) {
 }
 
 }  // namespace
-}  // namespace moe
+}  // namespace moe::test

@@ -5,13 +5,8 @@
 #include "model/training_pass.h"
 #include "support/golden.h"
 
-namespace moe {
+namespace moe::test {
 namespace {
-
-using test::golden_floats;
-using test::golden_model;
-using test::golden_path;
-using test::largest_difference;
 
 struct Loaded {
   std::shared_ptr<const BaseModel> model;
@@ -76,17 +71,22 @@ void expect_router_gradients(Loaded &l, const Safetensors &expected, const std::
 
 class GoldenMixture : public testing::TestWithParam<std::tuple<const char *, const char *>> {};
 
+// One pass that trains the router, with everything a golden case compares.
+PassResult run_captured(Loaded &l, Capture &capture) {
+  capture.logits = capture.router = true;
+  PassRequest request;
+  request.train = Trainable::router;
+  request.capture = &capture;
+  return run(l, request, l.batch);
+}
+
 TEST_P(GoldenMixture, RoutingLogitsLossesAndGradientsAreTheReferences) {
   const auto [name, case_name] = GetParam();
   Loaded l = load(name, case_name);
   const Safetensors expected(golden_path(text("mixture/", name, "/", case_name, ".safetensors")));
   const Json &c = l.numbers.find("cases")->at(case_name, "expected.json");
   Capture capture;
-  capture.logits = capture.router = true;
-  PassRequest request;
-  request.train = Trainable::router;
-  request.capture = &capture;
-  const PassResult result = run(l, request, l.batch);
+  const PassResult result = run_captured(l, capture);
   EXPECT_NEAR(result.nll / static_cast<double>(result.supervised), c.number_at("lm_loss", case_name), 1e-5);
   EXPECT_LT(largest_difference(golden_floats(expected, "logits"), captured(capture, "logits")), 2e-4);
   for (int64_t i = 0; i < l.model->config().layers; i++) {
@@ -104,8 +104,9 @@ TEST_P(GoldenMixture, RoutingLogitsLossesAndGradientsAreTheReferences) {
   EXPECT_NEAR(result.router.balance({}), c.number_at("balance_uniform", case_name), 1e-5);
   EXPECT_NEAR(result.router.z(), c.number_at("z_loss", case_name), 1e-4);
   std::fill(l.mixture.router->gradients().begin(), l.mixture.router->gradients().end(), 0.0f);
+  PassRequest request;
+  request.train = Trainable::router;
   request.losses = losses;
-  request.capture = nullptr;
   run(l, request, l.batch);
   expect_router_gradients(l, expected, "grad_total.");
 }
@@ -183,11 +184,7 @@ TEST(GoldenAttentionMixture, RoutingLogitsAndGradientsAreTheReferences) {
   Loaded l = load("qwen3", "attention_k2", true);
   const Safetensors expected(golden_path("mixture/qwen3/attention_k2.safetensors"));
   Capture capture;
-  capture.logits = capture.router = true;
-  PassRequest request;
-  request.train = Trainable::router;
-  request.capture = &capture;
-  const PassResult result = run(l, request, l.batch);
+  const PassResult result = run_captured(l, capture);
   EXPECT_NEAR(result.nll / static_cast<double>(result.supervised),
               l.numbers.find("cases")->at("attention_k2", "expected.json").number_at("lm_loss", "attention_k2"), 1e-5);
   EXPECT_LT(largest_difference(golden_floats(expected, "logits"), captured(capture, "logits")), 2e-4);
@@ -198,4 +195,4 @@ TEST(GoldenAttentionMixture, RoutingLogitsAndGradientsAreTheReferences) {
 }
 
 }  // namespace
-}  // namespace moe
+}  // namespace moe::test
