@@ -170,9 +170,9 @@ Rows DecoderLayer::product_input(int64_t layer, std::initializer_list<Module> mo
   return {scratch.int8, DType::i8, rows.stride};
 }
 
-void DecoderLayer::project(int64_t layer, Module module, Rows x, float *y, Store store, LayerState &state, LayerScratch &scratch) {
+void DecoderLayer::project(int64_t layer, Module module, Rows x, Rows y, Store store, LayerState &state, LayerScratch &scratch) {
   const Matrix &w = model_.layer(layer).projection[static_cast<size_t>(module)];
-  ops_.projection(tokens_, x, w, nullptr, state.terms[static_cast<int>(module)], f32_rows(y, w.rows), store, scratch.projection);
+  ops_.projection(tokens_, x, w, nullptr, state.terms[static_cast<int>(module)], y, store, scratch.projection);
 }
 
 // norm(x) as the modules read it. A router reads it before it is rounded to int8, and so do the experts' low-rank products.
@@ -197,14 +197,13 @@ void DecoderLayer::project_keys(int64_t layer, const float *x, LayerState &state
   const Rows input = normalize(layer, {Module::q_proj, Module::k_proj, Module::v_proj}, RouterKind::attention, x, w.attention_norm, state.attention_router, scratch);
   const auto rotated = [&](Module module, int64_t heads, const float *norm, Rows raw, Rows out) {
     const int64_t width = heads * config_.head_dimension;
-    project(layer, module, input, scratch.wide, Store::set, state, scratch);
+    project(layer, module, input, f32_rows(scratch.wide, width), Store::set, state, scratch);
     if (raw.data) ops_.copy(tokens_, width, f32_rows(scratch.wide, width), raw, Store::set);
     ops_.rotary(tokens_, heads, config_.head_dimension, f32_rows(scratch.wide, width), norm, epsilon, table, out);
   };
   rotated(Module::q_proj, config_.heads, w.q_norm, state.raw_q, state.q);
   rotated(Module::k_proj, config_.kv_heads, w.k_norm, state.raw_k, state.k);
-  project(layer, Module::v_proj, input, scratch.wide, Store::set, state, scratch);
-  ops_.copy(tokens_, config_.kv_width(), f32_rows(scratch.wide, config_.kv_width()), state.v, Store::set);
+  project(layer, Module::v_proj, input, state.v, Store::set, state, scratch);
 }
 
 // middle = x + [norm](W_o attention)
@@ -217,10 +216,10 @@ void DecoderLayer::attend(int64_t layer, const float *x, LayerState &state, Laye
   const Rows input = product_input(layer, {Module::o_proj}, state.attended, scratch);
   if (input.dtype == DType::i8) ops_.copy(tokens_, input.stride, state.attended, input, Store::set);
   if (!config_.sandwich_norms) {
-    project(layer, Module::o_proj, input, state.middle, Store::add, state, scratch);
+    project(layer, Module::o_proj, input, middle, Store::add, state, scratch);
     return;
   }
-  project(layer, Module::o_proj, input, scratch.wide, Store::set, state, scratch);
+  project(layer, Module::o_proj, input, f32_rows(scratch.wide, d), Store::set, state, scratch);
   if (state.attention_out.data) ops_.copy(tokens_, d, f32_rows(scratch.wide, d), state.attention_out, Store::set);
   ops_.rms_norm(tokens_, d, f32_rows(scratch.wide, d), w.post_attention_norm, config_.norm_epsilon, middle, Store::add);
 }
@@ -230,10 +229,8 @@ void DecoderLayer::feed_forward(int64_t layer, float *y, LayerState &state, Laye
   const int64_t d = config_.hidden, f = config_.intermediate;
   const LayerWeights &w = model_.layer(layer);
   const Rows input = normalize(layer, {Module::gate_proj, Module::up_proj}, RouterKind::ffn, state.middle, w.ffn_norm, state.ffn_router, scratch);
-  project(layer, Module::gate_proj, input, scratch.wide, Store::set, state, scratch);
-  ops_.copy(tokens_, f, f32_rows(scratch.wide, f), state.gate, Store::set);
-  project(layer, Module::up_proj, input, scratch.wide, Store::set, state, scratch);
-  ops_.copy(tokens_, f, f32_rows(scratch.wide, f), state.up, Store::set);
+  project(layer, Module::gate_proj, input, state.gate, Store::set, state, scratch);
+  project(layer, Module::up_proj, input, state.up, Store::set, state, scratch);
 
   const Rows hidden = product_input(layer, {Module::down_proj}, scratch.hidden, scratch);
   float *sum = config_.sandwich_norms ? scratch.wide : y;
@@ -244,10 +241,10 @@ void DecoderLayer::feed_forward(int64_t layer, float *y, LayerState &state, Laye
     const FfnMixtureShape shape{tokens_, d, f, experts_, config_.activation, state.ffn_router.selected, state.ffn_router.gates};
     ops_.ffn_mixture(shape, experts, scratch.normed, state.gate, state.up, scratch.hidden, f32_rows(sum, d));
     if (hidden.dtype == DType::i8) ops_.copy(tokens_, f, scratch.hidden, hidden, Store::set);
-    project(layer, Module::down_proj, hidden, sum, Store::add, state, scratch);
+    project(layer, Module::down_proj, hidden, f32_rows(sum, d), Store::add, state, scratch);
   } else {
     ops_.gated_activation(tokens_, f, config_.activation, state.gate, state.up, hidden);
-    project(layer, Module::down_proj, hidden, sum, config_.sandwich_norms ? Store::set : Store::add, state, scratch);
+    project(layer, Module::down_proj, hidden, f32_rows(sum, d), config_.sandwich_norms ? Store::set : Store::add, state, scratch);
   }
   if (!config_.sandwich_norms) return;
   if (state.ffn_out.data) ops_.copy(tokens_, d, f32_rows(sum, d), state.ffn_out, Store::set);

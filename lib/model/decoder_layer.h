@@ -84,7 +84,7 @@ class DecoderLayer {
   void feed_forward(int64_t layer, float *y, LayerState &state, LayerScratch &scratch);
   void backward_ffn(int64_t layer, LayerState &state, LayerScratch &scratch, const RouterLossGradient &losses, float *dx);
   void backward_attention(int64_t layer, const float *x, LayerState &state, LayerScratch &scratch, const RouterLossGradient &losses, float *dx);
-  void project(int64_t layer, Module module, Rows x, float *y, Store store, LayerState &state, LayerScratch &scratch);
+  void project(int64_t layer, Module module, Rows x, Rows y, Store store, LayerState &state, LayerScratch &scratch);
   void project_backward(int64_t layer, Module module, Rows x, Rows dy, float *dx, Store store, LayerState &state, LayerScratch &scratch);
   void set_terms(int64_t layer, LayerState &state) const;
   std::vector<MixtureExpert> experts_of(int64_t layer) const;
