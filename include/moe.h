@@ -105,6 +105,8 @@ MOE_API int32_t moe_abi_version(void);
 #define MOE_FEATURE_AVX2 256   /* kernels that this build has and this machine can run */
 #define MOE_FEATURE_AVX512 512
 #define MOE_FEATURE_AVX512_BF16 1024
+#define MOE_FEATURE_AVX2_VNNI 2048
+#define MOE_FEATURE_AVX512_VNNI 4096
 
 /*
  * What this build and this machine have: the sum of MOE_FEATURE_* bits. Any thread. Since 0.1.
