@@ -194,7 +194,8 @@ void DecoderLayer::project_keys(int64_t layer, const float *x, LayerState &state
   const float epsilon = config_.norm_epsilon;
   const float *table = rotary_tables[static_cast<size_t>(config_.layer[static_cast<size_t>(layer)].rope)];
   set_terms(layer, state);
-  const Rows input = normalize(layer, {Module::q_proj, Module::k_proj, Module::v_proj}, RouterKind::attention, x, w.attention_norm, state.attention_router, scratch);
+  const Rows input = normalize(layer, {Module::q_proj, Module::k_proj, Module::v_proj}, RouterKind::attention, x, w.attention_norm,
+                               state.attention_router, scratch);
   const auto rotated = [&](Module module, int64_t heads, const float *norm, Rows raw, Rows out) {
     const int64_t width = heads * config_.head_dimension;
     project(layer, module, input, f32_rows(scratch.wide, width), Store::set, state, scratch);
@@ -228,7 +229,8 @@ void DecoderLayer::attend(int64_t layer, const float *x, LayerState &state, Laye
 void DecoderLayer::feed_forward(int64_t layer, float *y, LayerState &state, LayerScratch &scratch) {
   const int64_t d = config_.hidden, f = config_.intermediate;
   const LayerWeights &w = model_.layer(layer);
-  const Rows input = normalize(layer, {Module::gate_proj, Module::up_proj}, RouterKind::ffn, state.middle, w.ffn_norm, state.ffn_router, scratch);
+  const Rows input =
+      normalize(layer, {Module::gate_proj, Module::up_proj}, RouterKind::ffn, state.middle, w.ffn_norm, state.ffn_router, scratch);
   project(layer, Module::gate_proj, input, state.gate, Store::set, state, scratch);
   project(layer, Module::up_proj, input, state.up, Store::set, state, scratch);
 

@@ -11,7 +11,7 @@ enum class DType : uint8_t {
   f32, f16, bf16, i32, i64, u8,
   q4_0, q4_1, q5_0, q5_1, q8_0,
   q2_k, q3_k, q4_k, q5_k, q6_k,
-  i8,  // activations of integer products, never in files: a row of k (a multiple of 32) takes 1.5 k bytes, see cpu/kernels/int8.cpp
+  i8,  // activations of integer products, never in files: a row of k (a multiple of 32) takes 1.5 k bytes, see cpu/kernels/activations.h
 };
 
 struct DTypeInfo {

@@ -87,9 +87,12 @@ template <> MOE_INLINE_SPECIAL __m512i block_codes<BlockQ3K>(const uint8_t *p, i
   const __m512i high = bit_fields(twice(half_register(p)), 2 * j, 2 * j + 1, 1);
   return _mm512_or_si512(low, _mm512_slli_epi16(high, 2));
 }
-template <> MOE_INLINE_SPECIAL __m512i block_codes<BlockQ4K>(const uint8_t *p, int j) { return bit_fields(twice(half_register(p + 16 + 32 * j)), 0, 4, 15); }
+template <> MOE_INLINE_SPECIAL __m512i block_codes<BlockQ4K>(const uint8_t *p, int j) {
+  return bit_fields(twice(half_register(p + 16 + 32 * j)), 0, 4, 15);
+}
 template <> MOE_INLINE_SPECIAL __m512i block_codes<BlockQ5K>(const uint8_t *p, int j) {
-  const __m512i low = bit_fields(twice(half_register(p + 48 + 32 * j)), 0, 4, 15), high = bit_fields(twice(half_register(p + 16)), 2 * j, 2 * j + 1, 1);
+  const __m512i low = bit_fields(twice(half_register(p + 48 + 32 * j)), 0, 4, 15);
+  const __m512i high = bit_fields(twice(half_register(p + 16)), 2 * j, 2 * j + 1, 1);
   return _mm512_or_si512(low, _mm512_slli_epi16(high, 4));
 }
 template <> MOE_INLINE_SPECIAL __m512i block_codes<BlockQ6K>(const uint8_t *p, int j) {
