@@ -63,22 +63,29 @@ class ModelRun {
   ModelRun(const BaseModel &model, const HeldOut &task, const EvalOptions &options, Weights weights,
            std::function<bool(int64_t, int64_t)> progress, const Cancel *cancel)
       : model_(model), task_(task), options_(options), weights_(std::move(weights)), progress_(std::move(progress)),
-        cancel_(cancel), scorer_(model, weights_.overlay(), cancel),
-        total_(static_cast<int64_t>(task.items.size()) * measures()) {}
+        cancel_(cancel), scorer_(model, weights_.overlay(), cancel), total_(count_work()) {}
 
   std::vector<EvalResult> run() {
     std::vector<EvalResult> results;
     if (task_.multiple_choice) results.push_back(timed("multiple_choice", [&](EvalResult &result) { score_choices(result); }));
     if (task_.exact_match) results.push_back(timed("exact_match", [&](EvalResult &result) { score_answers(result); }));
     if (!task_.losses) return results;
-    EvalResult losses = timed("loss", [&](EvalResult &result) { score_losses(result); });
+    const EvalResult *choices = task_.multiple_choice ? &results.front() : nullptr;
+    EvalResult losses = timed("loss", [&](EvalResult &result) { score_losses(choices, result); });
     if (results.empty()) results.push_back(std::move(losses));
     else take_losses(results.front(), losses);
     return results;
   }
 
  private:
-  int64_t measures() const { return task_.multiple_choice + task_.exact_match + task_.losses; }
+  // Items of all measures; one whose loss comes with its choices is counted once.
+  int64_t count_work() const {
+    int64_t work = 0;
+    for (const HeldOutItem &item : task_.items) {
+      work += task_.multiple_choice + task_.exact_match + (task_.losses && !item.loss_in_question);
+    }
+    return work;
+  }
 
   template <class Measure>
   EvalResult timed(const char *type, Measure measure) {
@@ -143,15 +150,28 @@ class ModelRun {
         item.correct = item.prediction == item.gold;
         item.correct_norm = item.prediction_norm == item.gold;
         set_routing(item, questions[i - first].routing);
+        if (!task_.items[i].loss_in_question) continue;
+        const CompletionNll completion = completion_nll(questions[i - first]);
+        item.nll = completion.nll;
+        item.nll_tokens = completion.tokens;
       }
     });
   }
 
-  void score_losses(EvalResult &result) {
+  static void copy_loss(const EvalItem &from, EvalItem &to) {
+    to.nll = from.nll;
+    to.nll_tokens = from.nll_tokens;
+    to.routing = from.routing;
+    to.routing_tokens = from.routing_tokens;
+  }
+
+  // `choices`: the scored questions, which give the losses of some items or of all; or nullptr.
+  void score_losses(const EvalResult *choices, EvalResult &result) {
     std::vector<ScoredSequence> all;
     std::vector<size_t> owner;  // item of each sequence
     std::vector<int64_t> tokens;
     for (size_t i = 0; i < task_.items.size(); i++) {
+      if (task_.items[i].loss_in_question) copy_loss(choices->items[i], result.items[i]);
       for (const TokenizedExample &sequence : task_.items[i].sequences) {
         all.push_back({sequence.tokens, sequence.labels, {}, {}});
         owner.push_back(i);
@@ -159,11 +179,11 @@ class ModelRun {
       }
     }
     result.has_loss = true;
-    std::vector<RoutingSum> routing(task_.items.size());
+    RoutingSum routing;  // of one item
     size_t first = 0;
     for (const size_t end : groups_of_tokens(tokens)) {
       scorer_.score(std::span(all).subspan(first, end - first));
-      const int64_t items_before = first == 0 ? 0 : static_cast<int64_t>(owner[first - 1]) + 1;
+      int64_t items = 0;
       for (; first < end; first++) {
         EvalItem &item = result.items[owner[first]];
         const ScoredSequence &sequence = all[first];
@@ -172,15 +192,15 @@ class ModelRun {
           item.nll += sequence.nll[t];
           item.nll_tokens++;
         }
-        RoutingSum &sum = routing[owner[first]];
-        sum.weights.resize(sequence.routing.weights.size());
-        for (size_t e = 0; e < sum.weights.size(); e++) sum.weights[e] += sequence.routing.weights[e];
-        sum.tokens += sequence.routing.tokens;
+        routing.add(sequence.routing);
         result.tokens += tokens[first];
+        if (first + 1 < all.size() && owner[first + 1] == owner[first]) continue;
+        set_routing(item, routing);
+        routing = {};
+        items++;
       }
-      advance(static_cast<int64_t>(owner[end - 1]) + 1 - items_before);
+      if (items > 0) advance(items);
     }
-    for (size_t i = 0; i < routing.size(); i++) set_routing(result.items[i], routing[i]);
   }
 
   void score_answers(EvalResult &result) {
@@ -284,14 +304,7 @@ class ModelRun {
 
   // One result carries both the accuracy and the loss; its routing is that of the prompt with the right completion.
   void take_losses(EvalResult &result, const EvalResult &losses) const {
-    for (size_t i = 0; i < result.items.size(); i++) {
-      const EvalItem &from = losses.items[i];
-      EvalItem &to = result.items[i];
-      to.nll = from.nll;
-      to.nll_tokens = from.nll_tokens;
-      to.routing = from.routing;
-      to.routing_tokens = from.routing_tokens;
-    }
+    for (size_t i = 0; i < result.items.size(); i++) copy_loss(losses.items[i], result.items[i]);
     result.has_loss = true;
     result.loss_tokens = losses.loss_tokens;
     result.mean_loss = losses.mean_loss;

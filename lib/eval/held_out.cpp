@@ -54,6 +54,10 @@ bool prepare(const Tokenizer &tokenizer, const ExampleTokenizer &examples, const
   if (task.multiple_choice && !make_question(tokenizer, item.prompt, item.example, options.max_length, item.question, reason))
     return false;
   if (task.losses && !examples.tokenize(item.example, item.sequences, reason)) return false;
+  if (task.multiple_choice && item.sequences.size() == 1 && gives_loss(item.question, item.sequences.front())) {
+    item.loss_in_question = true;
+    item.sequences.clear();
+  }
   if (!task.exact_match) return true;
   item.prompt_tokens = tokenize_prompt(tokenizer, item.prompt);
   if (item.prompt_tokens.empty()) return reason = "an empty prompt", false;

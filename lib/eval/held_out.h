@@ -16,7 +16,8 @@ struct HeldOutItem {
   Example example;
   std::string id, prompt;                   // the prompt with the few-shot examples in front
   ChoiceQuestion question;                  // multiple choice
-  std::vector<TokenizedExample> sequences;  // loss
+  bool loss_in_question = false;            // the right choice, scored, gives the loss as well
+  std::vector<TokenizedExample> sequences;  // loss, where it does not
   std::vector<int32_t> prompt_tokens;       // generation
 };
 

@@ -35,8 +35,28 @@ bool make_question(const Tokenizer &tokenizer, const std::string &prompt, const 
   return true;
 }
 
+bool gives_loss(ChoiceQuestion &question, const TokenizedExample &sequence) {
+  const Continuation &choice = question.choices[static_cast<size_t>(question.routed)];
+  const size_t size = choice.tokens.size(), whole = sequence.tokens.size();
+  if (whole != size && whole != size + 1) return false;
+  if (!std::equal(choice.tokens.begin(), choice.tokens.end(), sequence.tokens.begin())) return false;
+  for (size_t t = 0; t < whole; t++) {
+    const bool scored = t + 1 < whole && static_cast<int64_t>(t + 1) >= choice.first_scored;
+    if (sequence.labels[t] != (scored ? sequence.tokens[t + 1] : kNoLabel)) return false;
+  }
+  question.end = whole > size ? sequence.tokens.back() : -1;
+  return true;
+}
+
+CompletionNll completion_nll(const ChoiceQuestion &question) {
+  const auto routed = static_cast<size_t>(question.routed);
+  const Continuation &choice = question.choices[routed];
+  return {-question.log_likelihood[routed] - question.end_log_likelihood,
+          static_cast<int64_t>(choice.tokens.size()) - choice.first_scored + (question.end >= 0)};
+}
+
 int64_t tokens_of(const ChoiceQuestion &question) {
-  int64_t tokens = question.shared;
+  int64_t tokens = question.shared + (question.end >= 0);
   for (const Continuation &choice : question.choices) tokens += static_cast<int64_t>(choice.tokens.size()) - 1 - question.shared;
   return tokens;
 }

@@ -15,6 +15,14 @@ namespace moe {
 // scored token. False with the reason when the question cannot be scored within max_length tokens.
 bool make_question(const Tokenizer &tokenizer, const std::string &prompt, const Example &example, int64_t max_length,
                    ChoiceQuestion &question, std::string &reason);
+// Whether the loss of `sequence` is that of the routed choice and of an end token after it, or of none: the same tokens with the
+// same ones scored. Then question.end is set, and completion_nll() of the scored question is the loss.
+bool gives_loss(ChoiceQuestion &question, const TokenizedExample &sequence);
+struct CompletionNll {
+  double nll = 0;
+  int64_t tokens = 0;
+};
+CompletionNll completion_nll(const ChoiceQuestion &question);
 // Tokens the question costs.
 int64_t tokens_of(const ChoiceQuestion &question);
 // Index of the largest value, the first of several equal ones.

@@ -14,19 +14,24 @@ size_t labelled_length(const std::vector<int32_t> &labels) {
   return length;
 }
 
-// What a choice appends to the shared tokens: all of its other tokens but the last, which nothing has to predict from.
+// What a choice appends to the shared tokens: all of its other tokens but the last, which nothing has to predict from unless an
+// end token is wanted.
 struct Appended {
   std::span<const int32_t> tokens;
   std::vector<int32_t> labels;
+  std::vector<float> nll;
 };
-Appended appended(const Continuation &choice, int64_t shared) {
-  const auto size = static_cast<int64_t>(choice.tokens.size());
+Appended appended(const ChoiceQuestion &question, size_t index) {
+  const Continuation &choice = question.choices[index];
+  const bool ends = question.end >= 0 && static_cast<int64_t>(index) == question.routed;
+  const auto first = static_cast<size_t>(question.shared), size = choice.tokens.size();
   Appended result;
-  result.tokens =
-      std::span(choice.tokens).subspan(static_cast<size_t>(shared), static_cast<size_t>(std::max<int64_t>(0, size - 1 - shared)));
-  for (int64_t t = shared; t + 1 < size; t++) {
-    result.labels.push_back(t + 1 >= choice.first_scored ? choice.tokens[static_cast<size_t>(t + 1)] : kNoLabel);
+  result.tokens = std::span(choice.tokens).subspan(first, size - first - (ends ? 0 : 1));
+  for (size_t t = first + 1; t < size; t++) {
+    result.labels.push_back(static_cast<int64_t>(t) >= choice.first_scored ? choice.tokens[t] : kNoLabel);
   }
+  if (ends) result.labels.push_back(question.end);
+  result.nll.resize(result.tokens.size());
   return result;
 }
 
@@ -46,116 +51,98 @@ void RoutingSum::add(const float *routing, int64_t count, size_t entries) {
   tokens += count;
 }
 
-KvCache &Scorer::cache(size_t index) {
-  while (caches_.size() <= index) caches_.push_back(std::make_unique<KvCache>(model_, 0));
-  return *caches_[index];
+void RoutingSum::add(const RoutingSum &other) {
+  weights.resize(other.weights.size());
+  for (size_t e = 0; e < weights.size(); e++) weights[e] += other.weights[e];
+  tokens += other.tokens;
 }
 
-void Scorer::point_routing(std::vector<Segment> &segments, std::vector<std::vector<float>> &routing) const {
-  routing.resize(segments.size());
-  for (size_t i = 0; entries() > 0 && i < segments.size(); i++) {
-    routing[i].resize(segments[i].tokens.size() * entries());
-    segments[i].routing = routing[i].data();
+// One pass over segments_, with their routing in routing_.
+void Scorer::run() {
+  size_t tokens = 0;
+  for (const Segment &segment : segments_) tokens += segment.tokens.size();
+  routing_.resize(tokens * entries());
+  float *at = routing_.data();
+  for (Segment &segment : segments_) {
+    if (entries() > 0) segment.routing = at;
+    at += segment.tokens.size() * entries();
   }
+  inference_pass(model_, overlay_, segments_, scratch_, cancel_);
 }
 
 void Scorer::score(std::span<ScoredSequence> sequences) {
-  std::vector<Segment> segments;
+  segments_.clear();
   for (ScoredSequence &sequence : sequences) {
     const size_t length = labelled_length(sequence.labels);
-    KvCache &own = cache(segments.size());
-    own.truncate(0);
     sequence.nll.assign(sequence.tokens.size(), 0);
-    Segment segment;
+    Segment &segment = segments_.emplace_back();
     segment.tokens = std::span(sequence.tokens).first(length);
     segment.labels = std::span(sequence.labels).first(length);
     segment.nll = sequence.nll.data();
-    segment.cache = &own;
-    segments.push_back(segment);
   }
-  std::vector<std::vector<float>> routing;
-  point_routing(segments, routing);
-  inference_pass(model_, overlay_, segments, scratch_, cancel_);
+  run();
   for (size_t i = 0; i < sequences.size(); i++) {
     sequences[i].routing = {};
-    sequences[i].routing.add(routing[i].data(), static_cast<int64_t>(segments[i].tokens.size()), entries());
+    sequences[i].routing.add(segments_[i].routing, static_cast<int64_t>(segments_[i].tokens.size()), entries());
   }
 }
 
 void Scorer::score(std::span<ChoiceQuestion> questions) {
-  while (questions.size() > kScoringItems) {
-    score(questions.first(kScoringItems));
-    questions = questions.subspan(kScoringItems);
-  }
-  score_prompts(questions);
-  score_continuations(questions);
+  for (; questions.size() > kScoringItems; questions = questions.subspan(kScoringItems)) score_pass(questions.first(kScoringItems));
+  score_pass(questions);
 }
 
-// The shared tokens. Their last one predicts the first token of every choice, from one row of logits.
-void Scorer::score_prompts(std::span<ChoiceQuestion> questions) {
+// The shared tokens of each question are a segment that its choices continue. Their last one predicts the first token of every
+// choice, from one row of logits; the labels of a choice are the tokens after that.
+void Scorer::score_pass(std::span<ChoiceQuestion> questions) {
   const auto vocabulary = static_cast<size_t>(model_.config().vocabulary);
-  std::vector<Segment> segments;
-  logits_.resize(questions.size() * vocabulary);
-  for (ChoiceQuestion &question : questions) {
-    KvCache &own = cache(segments.size());
-    own.truncate(0);
-    Segment segment;
-    segment.tokens = std::span(question.choices.front().tokens).first(static_cast<size_t>(question.shared));
-    segment.cache = &own;
-    if (scores_first(question)) segment.logits = logits_.data() + segments.size() * vocabulary;
-    segments.push_back(segment);
-  }
-  std::vector<std::vector<float>> routing;
-  point_routing(segments, routing);
-  inference_pass(model_, overlay_, segments, scratch_, cancel_);
-  for (size_t q = 0; q < questions.size(); q++) {
-    ChoiceQuestion &question = questions[q];
-    question.routing = {};
-    question.routing.add(routing[q].data(), question.shared, entries());
-    question.log_likelihood.assign(question.choices.size(), 0);
-    if (!segments[q].logits) continue;
-    const std::span<const float> logits(segments[q].logits, vocabulary);
-    const double normaliser = log_sum_exp(logits);
-    for (size_t c = 0; c < question.choices.size(); c++) {
-      const Continuation &choice = question.choices[c];
-      if (choice.first_scored != question.shared) continue;
-      question.log_likelihood[c] = logits[static_cast<size_t>(choice.tokens[static_cast<size_t>(question.shared)])] - normaliser;
-    }
-  }
-}
-
-// The other tokens of each choice, after a copy of the shared ones. A choice of one token has none.
-void Scorer::score_continuations(std::span<ChoiceQuestion> questions) {
   std::vector<Appended> parts;
   for (const ChoiceQuestion &question : questions)
-    for (const Continuation &choice : question.choices) parts.push_back(appended(choice, question.shared));
-  std::vector<std::vector<float>> nll(parts.size()), routing;
-  std::vector<Segment> segments;
-  for (size_t q = 0; q < questions.size(); q++) {
-    for (size_t c = 0; c < questions[q].choices.size(); c++) {
-      const Appended &part = parts[segments.size()];
-      nll[segments.size()].resize(part.tokens.size());
-      KvCache &own = cache(questions.size() + segments.size());
-      if (part.tokens.empty()) own.truncate(0);
-      else own.copy_from(cache(q), questions[q].shared);
-      Segment segment;
-      segment.tokens = part.tokens;
-      segment.labels = part.labels;
-      segment.nll = nll[segments.size()].data();
-      segment.cache = &own;
-      segments.push_back(segment);
+    for (size_t c = 0; c < question.choices.size(); c++) parts.push_back(appended(question, c));
+  logits_.resize(questions.size() * vocabulary);
+  segments_.clear();
+  for (size_t q = 0, part = 0; q < questions.size(); q++) {
+    const ChoiceQuestion &question = questions[q];
+    const auto shared = static_cast<int32_t>(segments_.size());
+    Segment &prompt = segments_.emplace_back();
+    prompt.tokens = std::span(question.choices.front().tokens).first(static_cast<size_t>(question.shared));
+    if (scores_first(question)) prompt.logits = logits_.data() + q * vocabulary;
+    for (size_t c = 0; c < question.choices.size(); c++, part++) {
+      Segment &choice = segments_.emplace_back();
+      choice.tokens = parts[part].tokens;
+      choice.labels = parts[part].labels;
+      choice.nll = parts[part].nll.data();
+      choice.prefix = shared;
+      choice.prefix_tokens = question.shared;
     }
   }
-  point_routing(segments, routing);
-  inference_pass(model_, overlay_, segments, scratch_, cancel_);
-  size_t next = 0;
+  run();
+  size_t first = 0;
   for (ChoiceQuestion &question : questions) {
-    for (size_t c = 0; c < question.choices.size(); c++, next++) {
-      for (const float token : nll[next]) question.log_likelihood[c] -= token;
-      if (static_cast<int64_t>(c) == question.routed) {
-        question.routing.add(routing[next].data(), static_cast<int64_t>(segments[next].tokens.size()), entries());
-      }
-    }
+    take_results(question, first);
+    first += 1 + question.choices.size();
+  }
+}
+
+// Of the question whose shared tokens are segment `first`.
+void Scorer::take_results(ChoiceQuestion &question, size_t first) const {
+  const Segment &prompt = segments_[first];
+  question.log_likelihood.assign(question.choices.size(), 0);
+  question.end_log_likelihood = 0;
+  question.routing = {};
+  question.routing.add(prompt.routing, question.shared, entries());
+  const std::span<const float> logits(prompt.logits, prompt.logits ? static_cast<size_t>(model_.config().vocabulary) : 0);
+  const double normaliser = prompt.logits ? log_sum_exp(logits) : 0;
+  for (size_t c = 0; c < question.choices.size(); c++) {
+    const Continuation &choice = question.choices[c];
+    const Segment &segment = segments_[first + 1 + c];
+    const bool routed = static_cast<int64_t>(c) == question.routed, ends = routed && question.end >= 0;
+    double &sum = question.log_likelihood[c];
+    if (prompt.logits && choice.first_scored == question.shared)
+      sum += logits[static_cast<size_t>(choice.tokens[static_cast<size_t>(question.shared)])] - normaliser;
+    for (size_t t = 0; t + (ends ? 1 : 0) < segment.tokens.size(); t++) sum -= segment.nll[t];
+    if (ends) question.end_log_likelihood = -segment.nll[segment.tokens.size() - 1];
+    if (routed) question.routing.add(segment.routing, static_cast<int64_t>(segment.tokens.size()), entries());
   }
 }
 

@@ -1,7 +1,6 @@
-// Likelihoods of token sequences under one model and overlay, many sequences in one inference pass. Keeps its caches and scratch
-// memory from call to call. One thread at a time.
+// Likelihoods of token sequences under one model and overlay, many sequences in one inference pass. Keeps its scratch memory from
+// call to call. One thread at a time.
 #pragma once
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -15,6 +14,7 @@ struct RoutingSum {
   std::vector<double> weights;  // [E + 1], sums
   int64_t tokens = 0;
   void add(const float *routing, int64_t tokens, size_t entries);
+  void add(const RoutingSum &other);
 };
 
 struct ScoredSequence {
@@ -28,12 +28,14 @@ struct ChoiceQuestion {
   std::vector<Continuation> choices;
   int64_t shared = 0;                  // tokens at the beginning of all choices that are computed once
   int64_t routed = -1;                 // choice whose tokens count in the routing, with the shared ones; -1 = none
+  int32_t end = -1;                    // token whose likelihood after the routed choice is wanted too; -1 = none
   std::vector<double> log_likelihood;  // result per choice: sum over its scored tokens
+  double end_log_likelihood = 0;       // result, in none of the sums
   RoutingSum routing;                  // result
 };
 
 // Tokens that one call of the scorer should get: enough to keep the processor busy, few enough to fit its caches.
-constexpr int64_t kScoringTokens = 1024;
+constexpr int64_t kScoringTokens = 2048;
 constexpr size_t kScoringItems = 32;  // bounds the logits of a pass
 
 class Scorer {
@@ -42,22 +44,22 @@ class Scorer {
       : model_(model), overlay_(overlay), cancel_(cancel) {}
 
   void score(std::span<ScoredSequence> sequences);
-  // The shared prefix of each question goes through the model once; each choice appends to a copy of its cache.
+  // The shared tokens of each question go through the model once, in one pass with all of its choices.
   void score(std::span<ChoiceQuestion> questions);
 
  private:
-  void score_prompts(std::span<ChoiceQuestion> questions);
-  void score_continuations(std::span<ChoiceQuestion> questions);
-  KvCache &cache(size_t index);
+  void run();
+  void score_pass(std::span<ChoiceQuestion> questions);
+  void take_results(ChoiceQuestion &question, size_t first) const;
   size_t entries() const { return overlay_.mixture ? overlay_.mixture->experts.size() + 1 : 0; }
-  void point_routing(std::vector<Segment> &segments, std::vector<std::vector<float>> &routing) const;
 
   const BaseModel &model_;
   Overlay overlay_;
   const Cancel *cancel_;
   InferenceScratch scratch_;
-  std::vector<std::unique_ptr<KvCache>> caches_;
-  std::vector<float> logits_;  // [questions, V]
+  std::vector<Segment> segments_;
+  std::vector<float> logits_;   // [questions, V]
+  std::vector<float> routing_;  // of all segments, one after another
 };
 
 // Ends of consecutive groups of items of at most kScoringTokens tokens (one item may have more) and kScoringItems items: group g

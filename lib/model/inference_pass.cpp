@@ -9,13 +9,17 @@ namespace moe {
 namespace {
 
 constexpr int64_t kPieceTokens = 512;   // of one segment in one round
-constexpr int64_t kRoundTokens = 1024;  // of all segments in one round
+constexpr int64_t kRoundTokens = 2048;  // of all segments in one round
 
 // The part of a segment that one round appends.
 struct Piece {
   Segment *segment = nullptr;
   int64_t first = 0, tokens = 0;  // within the segment
   int64_t row = 0;                // first row in the round
+  int64_t prefix_row = 0;         // of the segment it continues
+  int64_t joined_row = -1;        // of its keys among the joined ones, -1 = they stand elsewhere
+
+  int64_t before() const { return segment->cache ? segment->cache->size() : segment->prefix_tokens; }
 };
 
 // One round: all pieces go through the decoder together.
@@ -26,10 +30,12 @@ class Round {
         tokens_(pieces.back().row + pieces.back().tokens), layer_(model, overlay_, request_, tokens_) {
     collect_rows();
     layer_.inference = true;
+    join_prefixes();
     Arena measuring;
     take_memory(measuring);
     take_memory(scratch.arena(measuring.peak()));
-    for (const Piece &piece : pieces_) piece.segment->cache->reserve(piece.segment->cache->size() + piece.tokens);
+    for (const Piece &piece : pieces_)
+      if (piece.segment->cache) piece.segment->cache->reserve(piece.before() + piece.tokens);
   }
 
   void run(const Cancel *cancel) {
@@ -42,7 +48,8 @@ class Round {
       add_routing();
       std::swap(x, y);
     }
-    for (const Piece &piece : pieces_) piece.segment->cache->advance(piece.tokens);
+    for (const Piece &piece : pieces_)
+      if (piece.segment->cache) piece.segment->cache->advance(piece.tokens);
     head(x);
   }
 
@@ -52,7 +59,7 @@ class Round {
       const Segment &segment = *piece.segment;
       for (int64_t t = 0; t < piece.tokens; t++) {
         ids_.push_back(segment.tokens[static_cast<size_t>(piece.first + t)]);
-        positions_.push_back(static_cast<int32_t>(segment.cache->size() + t));
+        positions_.push_back(static_cast<int32_t>(piece.before() + t));
         const int32_t label = segment.labels.empty() ? kNoLabel : segment.labels[static_cast<size_t>(piece.first + t)];
         if (segment.nll) segment.nll[piece.first + t] = 0;
         if (label == kNoLabel) continue;
@@ -68,6 +75,17 @@ class Round {
     }
   }
 
+  // Attention wants the keys of a sequence in neighbouring rows: those of a continuation are brought together, first the ones of
+  // its prefix. All other rows without a cache stand together already.
+  void join_prefixes() {
+    for (Piece &piece : pieces_) {
+      if (piece.segment->cache || piece.before() == 0) continue;
+      piece.joined_row = static_cast<int64_t>(joined_.size());
+      for (int64_t t = 0; t < piece.before(); t++) joined_.push_back(static_cast<int32_t>(piece.prefix_row + t));
+      for (int64_t t = 0; t < piece.tokens; t++) joined_.push_back(static_cast<int32_t>(piece.row + t));
+    }
+  }
+
   void take_memory(Arena &arena) {
     const size_t stream = static_cast<size_t>(tokens_ * config_.hidden);
     tables_.clear();
@@ -77,6 +95,11 @@ class Round {
     scratch_ = layer_.take_scratch(arena, false);
     const size_t rows = std::max(labels_.size(), logit_rows_.size());
     head_input_ = arena.take<float>(rows * static_cast<size_t>(config_.hidden));
+    const auto joined = static_cast<int64_t>(joined_.size()), width = config_.kv_width();
+    const DType key_type = model_.activation_type();
+    for (Rows *part : {&joined_keys_, &joined_values_}) {
+      *part = {arena.take_bytes(static_cast<size_t>(row_bytes(key_type, joined * width))), key_type, width};
+    }
     const DType type = model_.takes_int8(model_.head()) ? DType::i8 : model_.activation_type();
     final_rows_ = {arena.take_bytes(static_cast<size_t>(row_bytes(type, static_cast<int64_t>(rows) * config_.hidden))), type, config_.hidden};
     nll_ = arena.take<float>(labels_.size());
@@ -97,24 +120,34 @@ class Round {
     }
   }
 
+  static Rows at(Rows rows, int64_t row) {
+    return {static_cast<char *>(rows.data) + row_bytes(rows.dtype, row * rows.stride), rows.dtype, rows.stride};
+  }
+
   void point_attention(int64_t layer) {
     layer_.sequences.clear();
     for (const Piece &piece : pieces_) {
-      const KvCache &cache = *piece.segment->cache;
-      layer_.sequences.push_back({piece.row, piece.tokens, cache.keys(layer), cache.values(layer), cache.size() + piece.tokens});
+      const KvCache *cache = piece.segment->cache;
+      Rows keys, values;
+      if (cache) keys = cache->keys(layer), values = cache->values(layer);
+      else if (piece.joined_row >= 0) keys = at(joined_keys_, piece.joined_row), values = at(joined_values_, piece.joined_row);
+      else keys = at(state_.k, piece.row), values = at(state_.v, piece.row);
+      layer_.sequences.push_back({piece.row, piece.tokens, keys, values, piece.before() + piece.tokens});
     }
   }
 
   void store_keys(int64_t layer) {
     const int64_t width = config_.kv_width();
-    const auto at = [](Rows rows, int64_t row) {
-      return Rows{static_cast<char *>(rows.data) + row_bytes(rows.dtype, row * rows.stride), rows.dtype, rows.stride};
-    };
     for (const Piece &piece : pieces_) {
-      const KvCache &cache = *piece.segment->cache;
-      ops_.copy(piece.tokens, width, at(state_.k, piece.row), at(cache.keys(layer), cache.size()), Store::set);
-      ops_.copy(piece.tokens, width, at(state_.v, piece.row), at(cache.values(layer), cache.size()), Store::set);
+      const KvCache *cache = piece.segment->cache;
+      if (!cache) continue;
+      ops_.copy(piece.tokens, width, at(state_.k, piece.row), at(cache->keys(layer), cache->size()), Store::set);
+      ops_.copy(piece.tokens, width, at(state_.v, piece.row), at(cache->values(layer), cache->size()), Store::set);
     }
+    const auto joined = static_cast<int64_t>(joined_.size());
+    if (joined == 0) return;
+    ops_.gather(joined, width, state_.k, joined_.data(), joined_keys_);
+    ops_.gather(joined, width, state_.v, joined_.data(), joined_values_);
   }
 
   // Mean over the FFN routers of the weight of each entry.
@@ -167,15 +200,32 @@ class Round {
   int64_t tokens_;
   DecoderLayer layer_;
   std::vector<int32_t> ids_, positions_, label_rows_, labels_, logit_rows_;
+  std::vector<int32_t> joined_;  // rows whose keys and values are brought together
   std::vector<float *> label_targets_, logit_targets_, tables_;
   float *stream_[2] = {nullptr, nullptr}, *head_input_ = nullptr, *nll_ = nullptr, *logits_ = nullptr;
-  Rows final_rows_;
+  Rows final_rows_, joined_keys_, joined_values_;
   LayerState state_;
   LayerScratch scratch_;
 };
 
+void check_prefix(std::span<Segment> segments, size_t index, size_t first) {
+  const Segment &segment = segments[index], &prefix = segments[first];
+  if (segment.prefix < 0) return;
+  if (segment.cache || prefix.cache || static_cast<size_t>(segment.prefix) != first) {
+    fail(Code::invalid, "segment ", index, " continues segment ", segment.prefix, ": expected the last one before it without prefix, ",
+         first, ", both without a cache");
+  }
+  if (segment.prefix_tokens < 0 || segment.prefix_tokens > static_cast<int64_t>(prefix.tokens.size())) {
+    fail(Code::invalid, "segment ", index, " continues ", segment.prefix_tokens, " tokens of a segment of ", prefix.tokens.size());
+  }
+}
+
 void check_segments(const BaseModel &model, std::span<Segment> segments) {
-  for (const Segment &segment : segments) {
+  size_t first = 0;  // the last one without prefix
+  for (size_t i = 0; i < segments.size(); i++) {
+    const Segment &segment = segments[i];
+    if (segment.prefix < 0) first = i;
+    check_prefix(segments, i, first);
     for (int32_t id : segment.tokens) {
       if (id < 0 || id >= model.config().vocabulary) {
         fail(Code::invalid, "token ", id, ": the vocabulary has ", model.config().vocabulary, " entries");
@@ -190,24 +240,51 @@ void check_segments(const BaseModel &model, std::span<Segment> segments) {
   }
 }
 
+// What the next round computes: pieces of segments with a cache, and whole families (a segment without and those that continue it).
+class Plan {
+ public:
+  explicit Plan(std::span<Segment> segments) : segments_(segments), done_(segments.size(), 0) {}
+
+  std::span<Piece> next() {
+    pieces_.clear();
+    rows_ = 0;
+    for (size_t i = 0, end = 0; i < segments_.size() && rows_ < kRoundTokens; i = end) {
+      end = i + 1;
+      if (segments_[i].cache) {
+        add(i, std::min({left(i), kPieceTokens, kRoundTokens - rows_}), 0);
+        continue;
+      }
+      int64_t tokens = left(i);
+      while (end < segments_.size() && segments_[end].prefix >= 0) tokens += left(end++);
+      if (rows_ > 0 && rows_ + tokens > kRoundTokens) break;
+      const int64_t prefix_row = rows_;
+      for (size_t s = i; s < end; s++) add(s, left(s), prefix_row);
+    }
+    return pieces_;
+  }
+
+ private:
+  int64_t left(size_t segment) const { return static_cast<int64_t>(segments_[segment].tokens.size()) - done_[segment]; }
+  void add(size_t segment, int64_t tokens, int64_t prefix_row) {
+    if (tokens == 0) return;
+    pieces_.push_back({&segments_[segment], done_[segment], tokens, rows_, prefix_row});
+    rows_ += tokens;
+    done_[segment] += tokens;
+  }
+
+  std::span<Segment> segments_;
+  std::vector<int64_t> done_;
+  std::vector<Piece> pieces_;
+  int64_t rows_ = 0;
+};
+
 }  // namespace
 
 void inference_pass(const BaseModel &model, const Overlay &overlay, std::span<Segment> segments, InferenceScratch &scratch, const Cancel *cancel) {
   check_segments(model, segments);
   const std::lock_guard<std::mutex> one_pass(model.pass_mutex());
-  std::vector<int64_t> done(segments.size(), 0);
-  for (;;) {
-    std::vector<Piece> pieces;
-    int64_t rows = 0;
-    for (size_t i = 0; i < segments.size() && rows < kRoundTokens; i++) {
-      const int64_t left = static_cast<int64_t>(segments[i].tokens.size()) - done[i];
-      const int64_t tokens = std::min({left, kPieceTokens, kRoundTokens - rows});
-      if (tokens == 0) continue;
-      pieces.push_back({&segments[i], done[i], tokens, rows});
-      rows += tokens;
-      done[i] += tokens;
-    }
-    if (pieces.empty()) return;
+  Plan plan(segments);
+  for (std::span<Piece> pieces = plan.next(); !pieces.empty(); pieces = plan.next()) {
     Round(model, overlay, pieces, scratch).run(cancel);
   }
 }

@@ -1,5 +1,6 @@
-// Cached inference: appends tokens to key/value caches and gives logits of the last token of each segment or the NLL of given
-// labels. Segments of one call are independent sequences and are computed together.
+// Inference: gives logits of the last token of each segment or the NLL of given labels. A segment appends to a key/value cache, or
+// has none and is a sequence of its own, or the continuation of one in the same call, whose keys are forgotten after each layer.
+// Segments of one call are computed together and see nothing of each other but a common beginning.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -33,7 +34,9 @@ class KvCache {
 
 struct Segment {
   std::span<const int32_t> tokens;      // appended after cache->size() positions
-  KvCache *cache = nullptr;
+  KvCache *cache = nullptr;             // nullptr: nothing is kept, the sequence is whole
+  int32_t prefix = -1;                  // without a cache: index of the segment that it continues. That one has no cache and no
+  int64_t prefix_tokens = 0;            // prefix, and all that continue it follow at once; this many of its tokens come first
   float *logits = nullptr;              // [V] of the last token, or nullptr
   std::span<const int32_t> labels;      // [tokens] what each must predict, -100 = none; or empty
   float *nll = nullptr;                 // [tokens], written where labels are given (0 where -100)
@@ -57,7 +60,8 @@ class InferenceScratch {
   std::unique_ptr<Arena> arena_;
 };
 
-// Long segments are cut into pieces of at most 512 tokens inside. Token ids are checked against the vocabulary.
+// Long segments with a cache are cut into pieces of at most 512 tokens inside; one without is computed at once, with all that
+// continue it. Token ids are checked against the vocabulary.
 void inference_pass(const BaseModel &model, const Overlay &overlay, std::span<Segment> segments, InferenceScratch &scratch,
                     const Cancel *cancel = nullptr);
 

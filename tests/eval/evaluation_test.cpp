@@ -143,6 +143,17 @@ TEST_F(Evaluation, AccuracyIsByTheLargestLikelihoodAndByBytes) {
   EXPECT_EQ(result.total_samples, 14);
 }
 
+TEST_F(Evaluation, LossesOfMultipleChoiceCostNoSecondPass) {
+  tasks_.resize(1);
+  models_ = {{"mixture", "moe", "", nullptr, mixture_, {}}};
+  const EvalResult both = run()[0];
+  options_.losses = false;
+  const EvalResult choices = run()[0];
+  EXPECT_EQ(both.tokens, choices.tokens + 14);  // the end token is predicted from one token more
+  EXPECT_EQ(both.correct, choices.correct);
+  EXPECT_FALSE(choices.has_loss);
+}
+
 TEST_F(Evaluation, GenerationComparesTheAnswer) {
   options_.scoring = "both";
   const auto results = run();
@@ -173,6 +184,15 @@ TEST_F(Evaluation, FewShotExamplesAreTheFirstRowsAndAreNotScored) {
   const std::string prompt = examples[0].prompt + examples[0].completion + "\n\n" + examples[1].prompt + examples[1].completion +
                              "\n\n" + examples[2].prompt;
   EXPECT_EQ(result.items[0].prompt_sha256, sha256_hex(prompt.data(), prompt.size()));
+  // The loss is that of the row alone.
+  options_.num_fewshot = 0;
+  tasks_[0].limit = 7;
+  const EvalResult without = run()[0];
+  for (size_t i = 0; i < 5; i++) {
+    EXPECT_NEAR(result.items[i].nll, without.items[i + 2].nll, 1e-4);
+    EXPECT_EQ(result.items[i].nll_tokens, without.items[i + 2].nll_tokens);
+  }
+  EXPECT_NE(result.items[0].choice_log_likelihood, without.items[2].choice_log_likelihood);
 }
 
 TEST_F(Evaluation, RowsThatDoNotFitAreSkippedWithTheReason) {

@@ -98,6 +98,93 @@ TEST(MultipleChoice, ManyQuestionsAtOnceEqualThemOneByOne) {
   }
 }
 
+// What held-out loss makes of the same row: the prompt masked, an end token.
+TokenizedExample with_end(const Continuation &choice, int32_t end) {
+  TokenizedExample result{choice.tokens, {}};
+  result.tokens.push_back(end);
+  for (size_t t = 0; t < result.tokens.size(); t++) {
+    const bool scored = t + 1 < result.tokens.size() && static_cast<int64_t>(t) + 1 >= choice.first_scored;
+    result.labels.push_back(scored ? result.tokens[t + 1] : kNoLabel);
+  }
+  return result;
+}
+
+TEST(MultipleChoice, TheRightChoiceGivesTheLossOfItsSequence) {
+  NEEDS_UTF8PROC();
+  const auto model = test::tiny_model();
+  const auto mixture = test::noisy_mixture(*model, {"a", "b"}, 8);
+  for (const Overlay &overlay : {Overlay{}, Overlay{nullptr, mixture.get()}}) {
+    for (const bool ends : {true, false}) {
+      ChoiceQuestion one;
+      std::string reason;
+      ASSERT_TRUE(make_question(*model->tokenizer(), "Question: what?\nAnswer:", question({"x", "yes, two", "no"}, 1), 1024, one,
+                                reason));
+      ChoiceQuestion plain = one;
+      TokenizedExample sequence = with_end(one.choices[1], 7);
+      if (!ends) sequence.tokens.pop_back(), sequence.labels.pop_back(), sequence.labels.back() = kNoLabel;
+      ASSERT_TRUE(gives_loss(one, sequence));
+      EXPECT_EQ(tokens_of(one), tokens_of(plain) + ends);
+      Scorer scorer(*model, overlay, nullptr);
+      ScoredSequence alone{sequence.tokens, sequence.labels, {}, {}};
+      scorer.score(std::span(&alone, 1));
+      scorer.score(std::span(&one, 1));
+      scorer.score(std::span(&plain, 1));
+      double nll = 0;
+      int64_t tokens = 0;
+      for (size_t t = 0; t < alone.labels.size(); t++)
+        if (alone.labels[t] != kNoLabel) nll += alone.nll[t], tokens++;
+      EXPECT_NEAR(completion_nll(one).nll, nll, 1e-4);
+      EXPECT_EQ(completion_nll(one).tokens, tokens);
+      for (size_t c = 0; c < 3; c++) EXPECT_NEAR(one.log_likelihood[c], plain.log_likelihood[c], 1e-4) << "the end counts in " << c;
+      ASSERT_EQ(one.routing.weights.size(), alone.routing.weights.size());
+      EXPECT_EQ(one.routing.tokens, alone.routing.tokens);
+      for (size_t e = 0; e < one.routing.weights.size(); e++)
+        EXPECT_NEAR(one.routing.weights[e], alone.routing.weights[e], 1e-4);
+    }
+  }
+}
+
+TEST(MultipleChoice, AnotherSequenceDoesNotGiveTheLoss) {
+  NEEDS_UTF8PROC();
+  const auto model = test::tiny_model();
+  ChoiceQuestion one;
+  std::string reason;
+  ASSERT_TRUE(make_question(*model->tokenizer(), "Q?\nA:", question({"x", "yes"}, 1), 1024, one, reason));
+  const TokenizedExample right = with_end(one.choices[1], 7);
+  const auto differs = [&](auto change) {
+    TokenizedExample other = right;
+    change(other);
+    return !gives_loss(one, other) && one.end == -1;
+  };
+  EXPECT_TRUE(differs([](TokenizedExample &other) { other.tokens[0]++; }));
+  EXPECT_TRUE(differs([](TokenizedExample &other) { other.labels[0] = other.tokens[1]; }));  // a token of the prompt counts
+  EXPECT_TRUE(differs([](TokenizedExample &other) { other.labels[other.labels.size() - 2] = kNoLabel; }));
+  EXPECT_TRUE(differs([](TokenizedExample &other) { other.tokens.push_back(7), other.labels.push_back(kNoLabel); }));
+  EXPECT_TRUE(gives_loss(one, right));
+}
+
+TEST(MultipleChoice, ThreadsChangeNoBit) {
+  NEEDS_UTF8PROC();
+  std::vector<std::vector<double>> results[2];
+  for (const int threads : {1, 3}) {
+    const auto model = test::tiny_model(threads, "auto");
+    std::vector<ChoiceQuestion> questions(9);
+    std::string reason;
+    for (size_t i = 0; i < questions.size(); i++) {
+      const std::string prompt = "Question " + std::string(7 * i, 'q') + "?\nAnswer:";
+      ASSERT_TRUE(make_question(*model->tokenizer(), prompt, question({"yes", "no", std::string(i + 1, 'z')}), 1024, questions[i],
+                                reason));
+      questions[i].end = 7;
+    }
+    Scorer(*model, {}, nullptr).score(questions);
+    for (const ChoiceQuestion &one : questions) {
+      results[threads / 2].push_back(one.log_likelihood);
+      results[threads / 2].back().push_back(one.end_log_likelihood);
+    }
+  }
+  EXPECT_EQ(results[0], results[1]);
+}
+
 TEST(MultipleChoice, WhatCannotBeScoredHasAReason) {
   NEEDS_UTF8PROC();
   const auto model = test::tiny_model();
@@ -120,8 +207,8 @@ TEST(MultipleChoice, TheFirstOfEqualScoresWins) {
   EXPECT_EQ(best_choice(per_byte(scores, bytes)), 1);
 }
 
-TEST(Groups, HoldAboutAThousandTokensAndEveryItem) {
-  const std::vector<int64_t> tokens = {400, 500, 200, 3000, 10, 10};
+TEST(Groups, HoldAboutTwoThousandTokensAndEveryItem) {
+  const std::vector<int64_t> tokens = {800, 1000, 400, 6000, 10, 10};
   EXPECT_EQ(groups_of_tokens(tokens), (std::vector<size_t>{2, 3, 4, 6}));
   EXPECT_TRUE(groups_of_tokens({}).empty());
   EXPECT_EQ(groups_of_tokens(std::vector<int64_t>(2 * kScoringItems + 1, 1)),

@@ -4,6 +4,7 @@
 
 #include "model/inference_pass.h"
 #include "model/model_runs.h"
+#include "support/expect_error.h"
 #include "support/temporary_folder.h"
 
 namespace moe::test {
@@ -108,6 +109,68 @@ TEST_P(Decoding, OtherSequencesOfTheSameCallChangeNothing) {
       EXPECT_LT(largest_difference(expected.logits_of(begin + count - 1, vocabulary()), logits), 1e-5) << begin;
     }
   }
+}
+
+// A segment without a cache, those that continue it, and again, until a round is full; among them one with a cache.
+TEST_P(Decoding, ContinuationsWithoutACacheAreTheFullForward) {
+  const auto v = static_cast<size_t>(vocabulary());
+  const auto tokens = [&](int64_t first, int64_t count) {
+    return std::span(batch_.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+  };
+  struct Part {
+    int64_t first, count;
+    bool continues;
+  };
+  const std::vector<Part> family = {{0, 13, false}, {13, 9, true}, {9, 12, true}, {13, 1, true}, {13, 0, true}, {0, 5, true}};
+  for (const auto &[name, overlay] : overlays_) {
+    SCOPED_TRACE(name);
+    const Full expected = full(overlay);
+    std::vector<Part> parts;
+    for (int repeat = 0; repeat < 80; repeat++) parts.insert(parts.end(), family.begin(), family.end());
+    std::vector<std::vector<float>> nll(parts.size()), logits(parts.size());
+    std::vector<Segment> segments(parts.size());
+    KvCache cache(*model_, 4);
+    for (size_t i = 0; i < parts.size(); i++) {
+      const Part &part = parts[i];
+      segments[i].tokens = tokens(part.first, part.count);
+      segments[i].labels = std::span(batch_.labels).subspan(static_cast<size_t>(part.first), static_cast<size_t>(part.count));
+      nll[i].resize(static_cast<size_t>(part.count));
+      segments[i].nll = nll[i].data();
+      segments[i].prefix = part.continues ? static_cast<int32_t>(i - i % family.size()) : -1;
+      segments[i].prefix_tokens = part.continues ? part.first : 0;
+      if (part.count == 0) continue;
+      logits[i].resize(v);
+      segments[i].logits = logits[i].data();
+    }
+    Segment cached;
+    cached.tokens = tokens(0, 3);
+    cached.cache = &cache;
+    segments.push_back(cached);
+    inference_pass(*model_, overlay, segments, scratch_);
+    EXPECT_EQ(cache.size(), 3);
+    for (size_t i = 0; i < parts.size(); i++) {
+      const int64_t end = parts[i].first + parts[i].count;
+      for (int64_t t = parts[i].first; t < end; t++)
+        EXPECT_NEAR(nll[i][static_cast<size_t>(t - parts[i].first)], expected.nll[static_cast<size_t>(t)], 1e-4) << i << " " << t;
+      if (parts[i].count == 0) continue;
+      EXPECT_LT(largest_difference(expected.logits_of(end - 1, vocabulary()), logits[i]), 1e-5) << i;
+    }
+  }
+}
+
+TEST_P(Decoding, AContinuationOfAnythingElseIsRefused) {
+  KvCache cache(*model_, 4);
+  std::vector<Segment> segments(3);
+  for (Segment &segment : segments) segment.tokens = std::span(batch_.tokens).first(2);
+  segments[1].prefix = segments[2].prefix = 0;
+  segments[1].prefix_tokens = 3;
+  EXPECT_FAILS(inference_pass(*model_, {}, segments, scratch_), Code::invalid, "continues 3 tokens of a segment of 2");
+  segments[1].prefix_tokens = 2;
+  segments[2].prefix = 1;
+  EXPECT_FAILS(inference_pass(*model_, {}, segments, scratch_), Code::invalid, "segment 2 continues segment 1");
+  segments[2].prefix = 0;
+  segments[0].cache = &cache;
+  EXPECT_FAILS(inference_pass(*model_, {}, segments, scratch_), Code::invalid, "without a cache");
 }
 
 // W + scale B A for every adapted projection, in double precision, as a checkpoint folder of its own.
