@@ -26,6 +26,7 @@ std::vector<std::pair<std::string, std::string>> models_of(const std::vector<Eva
 }
 
 bool has_accuracy(const EvalResult &result) { return result.evaluation_type != "loss"; }
+bool has_acc_norm(const EvalResult &result) { return result.evaluation_type == "multiple_choice"; }
 bool has_loss(const EvalResult &result) { return result.has_loss; }
 
 // The results of a model that have the measure, one per domain; empty when a domain has none.
@@ -55,6 +56,12 @@ double loss_of(const EvalResult &result, const std::vector<int32_t> &drawn) {
 double accuracy_of(const EvalResult &result, const std::vector<int32_t> &drawn) {
   int64_t correct = 0;
   for (const int32_t i : drawn) correct += result.items[static_cast<size_t>(i)].correct;
+  return static_cast<double>(correct) / static_cast<double>(drawn.size());
+}
+
+double acc_norm_of(const EvalResult &result, const std::vector<int32_t> &drawn) {
+  int64_t correct = 0;
+  for (const int32_t i : drawn) correct += result.items[static_cast<size_t>(i)].correct_norm;
   return static_cast<double>(correct) / static_cast<double>(drawn.size());
 }
 
@@ -164,13 +171,12 @@ std::vector<ModelMean> means_over_domains(const std::vector<EvalResult> &results
   };
   std::vector<ModelMean> means;
   for (const auto &[name, type] : models_of(results)) {
-    ModelMean mean{name, type, {}, {}};
-    const Column losses = column_of(results, name, [&](const auto &result) { return has_loss(result) && wanted(result); });
-    const Column accuracies =
-        column_of(results, name, [&](const auto &result) { return has_accuracy(result) && wanted(result); });
-    if (!losses.empty()) mean.loss = mean_of(losses, everything(losses), loss_of);
-    if (!accuracies.empty()) mean.accuracy = mean_of(accuracies, everything(accuracies), accuracy_of);
-    means.push_back(std::move(mean));
+    const auto mean = [&, &model = name](bool (*has)(const EvalResult &), Measure measure) -> std::optional<double> {
+      const Column column = column_of(results, model, [&](const auto &result) { return has(result) && wanted(result); });
+      if (column.empty()) return {};
+      return mean_of(column, everything(column), measure);
+    };
+    means.push_back({name, type, mean(has_loss, loss_of), mean(has_accuracy, accuracy_of), mean(has_acc_norm, acc_norm_of)});
   }
   return means;
 }

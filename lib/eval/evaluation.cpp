@@ -253,11 +253,13 @@ class ModelRun {
       result.unparsed += item.unparsed;
     }
     if (result.evaluation_type != "loss") {
-      const Interval interval = wilson(result.correct, samples);
+      const Interval interval = wilson(result.correct, samples), norm = wilson(result.correct_norm, samples);
       result.accuracy = static_cast<double>(result.correct) / static_cast<double>(samples);
       result.acc_norm = static_cast<double>(result.correct_norm) / static_cast<double>(samples);
       result.accuracy_low = interval.low;
       result.accuracy_high = interval.high;
+      result.acc_norm_low = norm.low;
+      result.acc_norm_high = norm.high;
     }
     if (result.has_loss) summarize_losses(result);
     summarize_routing(result);

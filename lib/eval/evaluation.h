@@ -60,7 +60,8 @@ struct EvalResult {
   std::string model_name, model_type, model_path, dataset, template_name;
   int64_t total_samples = 0, correct = 0, correct_norm = 0, unparsed = 0;
   int64_t tokens = 0;                                                      // computed
-  double accuracy = 0, accuracy_low = 0, accuracy_high = 0, acc_norm = 0;  // 95 % Wilson; not for "loss"
+  double accuracy = 0, accuracy_low = 0, accuracy_high = 0;  // 95 % Wilson; not for "loss"
+  double acc_norm = 0, acc_norm_low = 0, acc_norm_high = 0;  // of correct_norm
   bool has_loss = false;  // with several types for one domain and model the first one has it
   int64_t loss_tokens = 0;
   double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;  // token-weighted; bootstrap over samples

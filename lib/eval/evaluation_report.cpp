@@ -51,7 +51,9 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
     json.set("correct_predictions", result.correct);
     json.set("accuracy", result.accuracy);
     json.set("accuracy_interval", interval_json({result.accuracy_low, result.accuracy_high}));
-    json.set(result.evaluation_type == "exact_match" ? "accuracy_flexible" : "acc_norm", result.acc_norm);
+    const std::string norm = result.evaluation_type == "exact_match" ? "accuracy_flexible" : "acc_norm";
+    json.set(norm, result.acc_norm);
+    json.set(norm + "_interval", interval_json({result.acc_norm_low, result.acc_norm_high}));
     json.set("unparsed", result.unparsed);
   }
   if (result.has_loss) {
@@ -224,6 +226,20 @@ std::string matrix(const std::string &title, const std::vector<EvalResult> &resu
   return title + "\n" + lay_out(table) + "\n";
 }
 
+struct AccuracyTable {
+  const char *title, *type;
+  double EvalResult::*value, EvalResult::*low, EvalResult::*high;
+  std::optional<double> ModelMean::*mean;
+};
+constexpr AccuracyTable kAccuracyTables[] = {
+    {"Multiple choice accuracy", "multiple_choice", &EvalResult::accuracy, &EvalResult::accuracy_low, &EvalResult::accuracy_high,
+     &ModelMean::accuracy},
+    {"Multiple choice accuracy per byte of the answer (acc_norm)", "multiple_choice", &EvalResult::acc_norm,
+     &EvalResult::acc_norm_low, &EvalResult::acc_norm_high, &ModelMean::acc_norm},
+    {"Exact match", "exact_match", &EvalResult::accuracy, &EvalResult::accuracy_low, &EvalResult::accuracy_high,
+     &ModelMean::accuracy},
+};
+
 std::string usage_table(const std::vector<EvalResult> &results, const MixtureSummary &mixture) {
   Table table;
   std::vector<std::string> seen;
@@ -279,6 +295,7 @@ Json evaluation_json(const std::vector<EvalResult> &results, const EvalOptions &
     Json entry = Json::object({{"model", mean.name}, {"model_type", mean.type}});
     if (mean.loss) entry.set("mean_loss", *mean.loss);
     if (mean.accuracy) entry.set("accuracy", *mean.accuracy);
+    if (mean.acc_norm) entry.set("acc_norm", *mean.acc_norm);
     means.push(std::move(entry));
   }
   for (const PairComparison &pair : compare_pairs(results, options.seed)) pairs.push(pair_json(pair));
@@ -302,17 +319,16 @@ std::string evaluation_table(const std::vector<EvalResult> &results, const EvalO
     return result.has_loss ? format("%.4f [%.4f, %.4f]", result.mean_loss, result.loss_low, result.loss_high) : std::string();
   };
   const auto mean_loss = [](const ModelMean &mean) { return mean.loss ? format("%.4f", *mean.loss) : std::string("-"); };
-  const auto mean_accuracy = [](const ModelMean &mean) {
-    return mean.accuracy ? format("%.1f", 100 * *mean.accuracy) : std::string("-");
-  };
   std::string out = matrix("Held-out loss, nats per token [95 % interval]", results, "", loss, mean_loss);
-  for (const std::string type : {"multiple_choice", "exact_match"}) {
+  for (const AccuracyTable &table : kAccuracyTables) {
     const auto accuracy = [&](const EvalResult &result) {
-      if (result.evaluation_type != type) return std::string();
-      return format("%.1f [%.1f, %.1f]", 100 * result.accuracy, 100 * result.accuracy_low, 100 * result.accuracy_high);
+      if (result.evaluation_type != table.type) return std::string();
+      return format("%.1f [%.1f, %.1f]", 100 * result.*table.value, 100 * result.*table.low, 100 * result.*table.high);
     };
-    const std::string title = type == "exact_match" ? "Exact match" : "Multiple choice accuracy";
-    out += matrix(title + ", % [95 % interval]", results, type, accuracy, mean_accuracy);
+    const auto mean_accuracy = [&](const ModelMean &mean) {
+      return mean.*table.mean ? format("%.1f", 100 * *(mean.*table.mean)) : std::string("-");
+    };
+    out += matrix(std::string(table.title) + ", % [95 % interval]", results, table.type, accuracy, mean_accuracy);
   }
   for (const MixtureSummary &mixture : summarize_mixtures(results, options.seed))
     out += usage_table(results, mixture) + versus_table(mixture);

@@ -28,7 +28,7 @@ class Evaluation : public testing::Test {
       choices += Json::object({{"question", text("What is number ", i, "?")},
                                {"opa", text("the ", i)},
                                {"opb", text("red ", i * i)},
-                               {"opc", "nothing"},
+                               {"opc", "n"},
                                {"opd", "a long answer, " + std::string(static_cast<size_t>(i), 'x')},
                                {"cop", i % 4}})
                      .dump() +
@@ -121,7 +121,7 @@ TEST_F(Evaluation, EveryModelSeesTheSameItemsAndTheOracleIsTheAdapterOfTheDomain
 
 TEST_F(Evaluation, AccuracyIsByTheLargestLikelihoodAndByBytes) {
   const EvalResult result = find(run(), "medical", "base", "multiple_choice");
-  int64_t correct = 0, correct_norm = 0;
+  int64_t correct = 0, correct_norm = 0, apart = 0;
   for (const EvalItem &item : result.items) {
     ASSERT_EQ(item.choice_log_likelihood.size(), 4u);
     size_t best = 0, best_norm = 0;
@@ -131,14 +131,21 @@ TEST_F(Evaluation, AccuracyIsByTheLargestLikelihoodAndByBytes) {
       if (norm(c) > norm(best_norm)) best_norm = c;
     }
     EXPECT_EQ(item.prediction, static_cast<int32_t>(best));
+    EXPECT_EQ(item.prediction_norm, static_cast<int32_t>(best_norm));
+    apart += best != best_norm;
     correct += static_cast<int32_t>(best) == item.gold;
     correct_norm += static_cast<int32_t>(best_norm) == item.gold;
   }
-  EXPECT_EQ(result.items[5].choice_bytes, (std::vector<int64_t>{5, 6, 7, 20}));
+  EXPECT_EQ(result.items[5].choice_bytes, (std::vector<int64_t>{5, 6, 1, 20}));
   EXPECT_EQ(result.correct, correct);
   EXPECT_EQ(result.correct_norm, correct_norm);
   EXPECT_NEAR(result.accuracy, static_cast<double>(correct) / 14, 1e-12);
   EXPECT_NEAR(result.acc_norm, static_cast<double>(correct_norm) / 14, 1e-12);
+  EXPECT_GT(apart, 0) << "the two cannot be told apart";
+  const Interval norm = wilson(correct_norm, 14);
+  EXPECT_NEAR(result.acc_norm_low, norm.low, 1e-12);
+  EXPECT_NEAR(result.acc_norm_high, norm.high, 1e-12);
+  EXPECT_NEAR(*means_over_domains({result})[0].acc_norm, result.acc_norm, 1e-12);
   EXPECT_EQ(result.dataset, "choices.jsonl");
   EXPECT_EQ(result.total_samples, 14);
 }
@@ -273,6 +280,7 @@ TEST_F(Evaluation, ReportHasResultsComparisonsAndTheMixture) {
                           "accuracy",
                           "accuracy_interval",
                           "acc_norm",
+                          "acc_norm_interval",
                           "unparsed",
                           "mean_loss",
                           "loss_interval",
@@ -300,7 +308,7 @@ TEST_F(Evaluation, ReportHasResultsComparisonsAndTheMixture) {
   EXPECT_EQ(line.at("choice_log_likelihood", "line").size(), 4u);
   const std::string table = evaluation_table(results, options_);
   for (const char *part :
-       {"Held-out loss", "Multiple choice accuracy", "oracle", "medical", "mean", "Routing of mixture", "right expert"}) {
+       {"Held-out loss", "Multiple choice accuracy", "(acc_norm), %", "oracle", "medical", "mean", "Routing of mixture", "right expert"}) {
     EXPECT_NE(table.find(part), std::string::npos) << part << "\n" << table;
   }
 }
@@ -373,6 +381,24 @@ TEST(Comparison, EqualsHandComputedValues) {
   const auto means = means_over_domains(results);
   ASSERT_EQ(means.size(), 3u);
   EXPECT_NEAR(*means[0].loss, 5, 1e-12);
+}
+
+TEST(Comparison, TheTableHasBothAccuracies) {
+  std::vector<EvalResult> results = {made_up("a", "base", "base", {4, 4}, {0, 1}), made_up("b", "base", "base", {4, 4}, {0, 1})};
+  for (EvalResult &result : results) {
+    for (EvalItem &item : result.items) item.correct_norm = true;
+    result.accuracy = 0.5, result.accuracy_low = 0.25, result.accuracy_high = 0.75;
+    result.acc_norm = 1, result.acc_norm_low = 0.875, result.acc_norm_high = 1;
+  }
+  const std::string table = evaluation_table(results);
+  const size_t norm = table.find("(acc_norm), %");
+  ASSERT_NE(norm, std::string::npos) << table;
+  EXPECT_LT(table.find("50.0 [25.0, 75.0]"), norm) << table;
+  EXPECT_NE(table.find("100.0 [87.5, 100.0]", norm), std::string::npos) << table;
+  EXPECT_NE(table.find("mean    100.0\n", norm), std::string::npos) << table;
+  EXPECT_NEAR(*means_over_domains(results)[0].acc_norm, 1, 1e-12);
+  for (EvalResult &result : results) result.evaluation_type = "exact_match";
+  EXPECT_FALSE(means_over_domains(results)[0].acc_norm);
 }
 
 TEST(Comparison, WithoutAGainOfTheOracleThereIsNoShare) {
