@@ -30,7 +30,7 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "answer": ["index_from_0"],
   "prompt": "Question: {context}\nAnswer:",
   "completion": " {choice}",
-  "metrics": ["multiple_choice"]
+  "metrics": ["multiple_choice", "mutual_information"]
 }
 )json"},
       {"casehold_csv", R"json({
@@ -43,7 +43,7 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "answer": ["index_from_0"],
   "prompt": "Question: {context}\nAnswer:",
   "completion": " {choice}",
-  "metrics": ["multiple_choice"]
+  "metrics": ["multiple_choice", "mutual_information"]
 }
 )json"},
       {"concode", R"json({

@@ -15,7 +15,7 @@ constexpr std::array kKinds{std::pair{"text", SchemaKind::text}, std::pair{"comp
 constexpr std::array kAnswerForms{std::pair{"index_from_0", AnswerForm::index_from_0},
                                   std::pair{"index_from_1", AnswerForm::index_from_1}, std::pair{"letter", AnswerForm::letter},
                                   std::pair{"text", AnswerForm::text}};
-constexpr std::array kMetrics{"multiple_choice", "exact_match", "perplexity", "loss"};
+constexpr std::array kMetrics{"multiple_choice", "mutual_information", "exact_match", "perplexity", "loss"};
 constexpr std::array kKeys{"format",        "format_version", "name",   "group",      "description",
                            "kind",          "fields",         "answer", "each",       "strip_labels",
                            "split_options", "prompt",         "option", "completion", "reference_after",
@@ -212,7 +212,8 @@ Schema parse_schema(const Json &json, std::string_view source) {
   schema.metrics = strings(json.at("metrics", source), source, "metrics");
   for (const std::string &metric : schema.metrics)
     if (std::find(kMetrics.begin(), kMetrics.end(), metric) == kMetrics.end())
-      fail(Code::format, source, ": unknown metric '", metric, "', expected multiple_choice, exact_match, perplexity or loss");
+      fail(Code::format, source, ": unknown metric '", metric,
+           "', expected multiple_choice, mutual_information, exact_match, perplexity or loss");
   check_roles(schema, source);
   return schema;
 }

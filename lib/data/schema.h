@@ -43,7 +43,7 @@ struct Schema {
   Template option;                            // one line of {options}: {letter}, {option}
   Template completion;                        // multiple choice: {choice}, {letter}; otherwise roles
   std::string reference_after;                // the reference answer is what follows this mark in the completion
-  std::vector<std::string> metrics;           // multiple_choice, exact_match, perplexity, loss
+  std::vector<std::string> metrics;           // multiple_choice, mutual_information, exact_match, perplexity, loss
   std::string detect_field, detect_contains;  // a further field for recognising rows, and text it must contain
 
   const Field *find(std::string_view role) const;

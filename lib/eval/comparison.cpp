@@ -27,6 +27,7 @@ std::vector<std::pair<std::string, std::string>> models_of(const std::vector<Eva
 
 bool has_accuracy(const EvalResult &result) { return result.evaluation_type != "loss"; }
 bool has_acc_norm(const EvalResult &result) { return result.evaluation_type == "multiple_choice"; }
+bool has_mutual_info(const EvalResult &result) { return result.has_mutual_info; }
 bool has_loss(const EvalResult &result) { return result.has_loss; }
 
 // The results of a model that have the measure, one per domain; empty when a domain has none.
@@ -53,17 +54,13 @@ double loss_of(const EvalResult &result, const std::vector<int32_t> &drawn) {
   return nll / tokens;
 }
 
-double accuracy_of(const EvalResult &result, const std::vector<int32_t> &drawn) {
-  int64_t correct = 0;
-  for (const int32_t i : drawn) correct += result.items[static_cast<size_t>(i)].correct;
-  return static_cast<double>(correct) / static_cast<double>(drawn.size());
+template <bool EvalItem::*correct>
+double share_of(const EvalResult &result, const std::vector<int32_t> &drawn) {
+  int64_t count = 0;
+  for (const int32_t i : drawn) count += result.items[static_cast<size_t>(i)].*correct;
+  return static_cast<double>(count) / static_cast<double>(drawn.size());
 }
-
-double acc_norm_of(const EvalResult &result, const std::vector<int32_t> &drawn) {
-  int64_t correct = 0;
-  for (const int32_t i : drawn) correct += result.items[static_cast<size_t>(i)].correct_norm;
-  return static_cast<double>(correct) / static_cast<double>(drawn.size());
-}
+constexpr auto accuracy_of = share_of<&EvalItem::correct>;
 
 using Measure = double (*)(const EvalResult &, const std::vector<int32_t> &);
 
@@ -176,7 +173,9 @@ std::vector<ModelMean> means_over_domains(const std::vector<EvalResult> &results
       if (column.empty()) return {};
       return mean_of(column, everything(column), measure);
     };
-    means.push_back({name, type, mean(has_loss, loss_of), mean(has_accuracy, accuracy_of), mean(has_acc_norm, acc_norm_of)});
+    means.push_back({name, type, mean(has_loss, loss_of), mean(has_accuracy, accuracy_of),
+                     mean(has_acc_norm, share_of<&EvalItem::correct_norm>),
+                     mean(has_mutual_info, share_of<&EvalItem::correct_mutual_info>)});
   }
   return means;
 }

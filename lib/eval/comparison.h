@@ -27,7 +27,7 @@ std::vector<PairComparison> compare_pairs(const std::vector<EvalResult> &results
 // Means over domains of the token-weighted loss and of the accuracies; absent where a domain has none.
 struct ModelMean {
   std::string name, type;
-  std::optional<double> loss, accuracy, acc_norm;  // acc_norm: of multiple choice
+  std::optional<double> loss, accuracy, acc_norm, acc_mutual_info;  // the last two of multiple choice
 };
 // evaluation_type "": whatever a model has.
 std::vector<ModelMean> means_over_domains(const std::vector<EvalResult> &results, const std::string &evaluation_type = "");

@@ -137,10 +137,12 @@ class ModelRun {
 
   void score_choices(EvalResult &result) {
     std::vector<int64_t> tokens;
-    for (const HeldOutItem &item : task_.items) tokens.push_back(tokens_of(item.question));
+    for (const HeldOutItem &item : task_.items) tokens.push_back(tokens_of(item.question) + tokens_of(item.premise));
+    result.has_mutual_info = task_.mutual_information;
     in_groups(tokens, result, [&](size_t first, size_t last) {
       std::vector<ChoiceQuestion> questions;
       for (size_t i = first; i < last; i++) questions.push_back(task_.items[i].question);
+      for (size_t i = first; i < last && task_.mutual_information; i++) questions.push_back(task_.items[i].premise);
       scorer_.score(questions);
       for (size_t i = first; i < last; i++) {
         EvalItem &item = result.items[i];
@@ -150,6 +152,11 @@ class ModelRun {
         item.correct = item.prediction == item.gold;
         item.correct_norm = item.prediction_norm == item.gold;
         set_routing(item, questions[i - first].routing);
+        if (task_.mutual_information) {
+          item.choice_log_likelihood_alone = questions[i - first + last - first].log_likelihood;
+          item.prediction_mutual_info = best_choice(gained(item.choice_log_likelihood, item.choice_log_likelihood_alone));
+          item.correct_mutual_info = item.prediction_mutual_info == item.gold;
+        }
         if (!task_.items[i].loss_in_question) continue;
         const CompletionNll completion = completion_nll(questions[i - first]);
         item.nll = completion.nll;
@@ -246,10 +253,12 @@ class ModelRun {
 
   void summarize(EvalResult &result) const {
     const auto samples = static_cast<int64_t>(result.items.size());
+    int64_t correct_mutual_info = 0;
     result.total_samples = samples;
     for (const EvalItem &item : result.items) {
       result.correct += item.correct;
       result.correct_norm += item.correct_norm;
+      correct_mutual_info += item.correct_mutual_info;
       result.unparsed += item.unparsed;
     }
     if (result.evaluation_type != "loss") {
@@ -260,6 +269,12 @@ class ModelRun {
       result.accuracy_high = interval.high;
       result.acc_norm_low = norm.low;
       result.acc_norm_high = norm.high;
+    }
+    if (result.has_mutual_info) {
+      const Interval interval = wilson(correct_mutual_info, samples);
+      result.acc_mutual_info = static_cast<double>(correct_mutual_info) / static_cast<double>(samples);
+      result.acc_mutual_info_low = interval.low;
+      result.acc_mutual_info_high = interval.high;
     }
     if (result.has_loss) summarize_losses(result);
     summarize_routing(result);

@@ -43,11 +43,13 @@ struct EvalItem {
   int64_t row = 0;
   std::string prompt_sha256;
   std::vector<double> choice_log_likelihood;  // sums over scored tokens
+  std::vector<double> choice_log_likelihood_alone;  // after the last line of the prompt; empty without mutual information
   std::vector<int64_t> choice_bytes;
-  int32_t prediction = -1, prediction_norm = -1, gold = -1;
+  int32_t prediction = -1, prediction_norm = -1, prediction_mutual_info = -1, gold = -1;
   std::string generated, parsed, reference;
   bool correct = false;
   bool correct_norm = false;  // multiple choice: by log-likelihood per byte; exact match: by the last number
+  bool correct_mutual_info = false;
   bool unparsed = false;
   double nll = 0;  // of the completion
   int64_t nll_tokens = 0;
@@ -62,6 +64,8 @@ struct EvalResult {
   int64_t tokens = 0;                                                      // computed
   double accuracy = 0, accuracy_low = 0, accuracy_high = 0;  // 95 % Wilson; not for "loss"
   double acc_norm = 0, acc_norm_low = 0, acc_norm_high = 0;  // of correct_norm
+  bool has_mutual_info = false;                              // the schema has the metric
+  double acc_mutual_info = 0, acc_mutual_info_low = 0, acc_mutual_info_high = 0;
   bool has_loss = false;  // with several types for one domain and model the first one has it
   int64_t loss_tokens = 0;
   double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;  // token-weighted; bootstrap over samples

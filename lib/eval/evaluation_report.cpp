@@ -54,6 +54,10 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
     const std::string norm = result.evaluation_type == "exact_match" ? "accuracy_flexible" : "acc_norm";
     json.set(norm, result.acc_norm);
     json.set(norm + "_interval", interval_json({result.acc_norm_low, result.acc_norm_high}));
+    if (result.has_mutual_info) {
+      json.set("acc_mutual_info", result.acc_mutual_info);
+      json.set("acc_mutual_info_interval", interval_json({result.acc_mutual_info_low, result.acc_mutual_info_high}));
+    }
     json.set("unparsed", result.unparsed);
   }
   if (result.has_loss) {
@@ -139,6 +143,11 @@ Json item_json(const EvalResult &result, const EvalItem &item) {
     json.set("prediction_norm", item.prediction_norm);
     json.set("gold", item.gold);
     json.set("correct_norm", item.correct_norm);
+    if (result.has_mutual_info) {
+      json.set("choice_log_likelihood_alone", numbers_json(item.choice_log_likelihood_alone));
+      json.set("prediction_mutual_info", item.prediction_mutual_info);
+      json.set("correct_mutual_info", item.correct_mutual_info);
+    }
   }
   if (result.evaluation_type == "exact_match") {
     json.set("generated", item.generated);
@@ -236,6 +245,8 @@ constexpr AccuracyTable kAccuracyTables[] = {
      &ModelMean::accuracy},
     {"Multiple choice accuracy per byte of the answer (acc_norm)", "multiple_choice", &EvalResult::acc_norm,
      &EvalResult::acc_norm_low, &EvalResult::acc_norm_high, &ModelMean::acc_norm},
+    {"Multiple choice accuracy by what the prompt adds (acc_mutual_info)", "multiple_choice", &EvalResult::acc_mutual_info,
+     &EvalResult::acc_mutual_info_low, &EvalResult::acc_mutual_info_high, &ModelMean::acc_mutual_info},
     {"Exact match", "exact_match", &EvalResult::accuracy, &EvalResult::accuracy_low, &EvalResult::accuracy_high,
      &ModelMean::accuracy},
 };
@@ -296,6 +307,7 @@ Json evaluation_json(const std::vector<EvalResult> &results, const EvalOptions &
     if (mean.loss) entry.set("mean_loss", *mean.loss);
     if (mean.accuracy) entry.set("accuracy", *mean.accuracy);
     if (mean.acc_norm) entry.set("acc_norm", *mean.acc_norm);
+    if (mean.acc_mutual_info) entry.set("acc_mutual_info", *mean.acc_mutual_info);
     means.push(std::move(entry));
   }
   for (const PairComparison &pair : compare_pairs(results, options.seed)) pairs.push(pair_json(pair));
@@ -323,6 +335,7 @@ std::string evaluation_table(const std::vector<EvalResult> &results, const EvalO
   for (const AccuracyTable &table : kAccuracyTables) {
     const auto accuracy = [&](const EvalResult &result) {
       if (result.evaluation_type != table.type) return std::string();
+      if (table.value == &EvalResult::acc_mutual_info && !result.has_mutual_info) return std::string();
       return format("%.1f [%.1f, %.1f]", 100 * result.*table.value, 100 * result.*table.low, 100 * result.*table.high);
     };
     const auto mean_accuracy = [&](const ModelMean &mean) {

@@ -16,6 +16,7 @@ void choose_measures(const Schema &schema, const EvalOptions &options, HeldOut &
   const bool likelihood = options.scoring != "generation", generation = options.scoring != "likelihood";
   const bool choices = schema.kind == SchemaKind::multiple_choice;
   result.multiple_choice = likelihood && choices;
+  result.mutual_information = result.multiple_choice && has_metric(schema, "mutual_information");
   result.exact_match = generation && (choices || (schema.kind == SchemaKind::completion && has_metric(schema, "exact_match")));
   result.losses = options.losses;
   if (!result.multiple_choice && !result.exact_match && !result.losses) {
@@ -53,6 +54,11 @@ bool prepare(const Tokenizer &tokenizer, const ExampleTokenizer &examples, const
              HeldOutItem &item, std::string &reason) {
   if (task.multiple_choice && !make_question(tokenizer, item.prompt, item.example, options.max_length, item.question, reason))
     return false;
+  if (task.mutual_information) {
+    const std::string premise(last_line(item.prompt));
+    if (!make_question(tokenizer, premise, item.example, options.max_length, item.premise, reason)) return false;
+    item.premise.routed = -1;
+  }
   if (task.losses && !examples.tokenize(item.example, item.sequences, reason)) return false;
   if (task.multiple_choice && item.sequences.size() == 1 && gives_loss(item.question, item.sequences.front())) {
     item.loss_in_question = true;

@@ -16,6 +16,7 @@ struct HeldOutItem {
   Example example;
   std::string id, prompt;                   // the prompt with the few-shot examples in front
   ChoiceQuestion question;                  // multiple choice
+  ChoiceQuestion premise;                   // mutual information: the same choices after the last line of the prompt
   bool loss_in_question = false;            // the right choice, scored, gives the loss as well
   std::vector<TokenizedExample> sequences;  // loss, where it does not
   std::vector<int32_t> prompt_tokens;       // generation
@@ -25,6 +26,7 @@ struct HeldOut {
   EvalTask task;
   std::string dataset, schema, mark;                                  // mark: what stands before the reference answer, or ""
   bool multiple_choice = false, exact_match = false, losses = false;  // measures that are made
+  bool mutual_information = false;                                    // with multiple_choice
   std::vector<HeldOutItem> items;
   SkipReport skipped;
 };

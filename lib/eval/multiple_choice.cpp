@@ -65,6 +65,18 @@ int32_t best_choice(std::span<const double> scores) {
   return static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
 }
 
+std::string_view last_line(std::string_view prompt) {
+  const size_t end = prompt.find_last_not_of('\n');
+  const size_t before = end == std::string_view::npos ? end : prompt.rfind('\n', end);
+  return before == std::string_view::npos ? prompt : prompt.substr(before + 1);
+}
+
+std::vector<double> gained(std::span<const double> after_prompt, std::span<const double> after_premise) {
+  std::vector<double> result;
+  for (size_t i = 0; i < after_prompt.size(); i++) result.push_back(after_prompt[i] - after_premise[i]);
+  return result;
+}
+
 std::vector<double> per_byte(std::span<const double> log_likelihood, std::span<const int64_t> bytes) {
   std::vector<double> result;
   for (size_t i = 0; i < log_likelihood.size(); i++)

@@ -1,9 +1,11 @@
 // Multiple choice by likelihood: the answer is the choice whose continuation is the most probable after the prompt, by the sum of
-// its token log-probabilities (accuracy) or by that sum over the bytes of the choice (acc_norm). The conventions are those of
-// lm-evaluation-harness.
+// its token log-probabilities (accuracy), by that sum over the bytes of the choice (acc_norm), or by how much the prompt adds to it
+// (acc_mutual_info: less the sum after the last line of the prompt alone). The conventions of the first two are those of
+// lm-evaluation-harness; the third is PMI_DC of Holtzman et al. 2021, whose domain premise is that last line.
 #pragma once
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/example.h"
@@ -27,7 +29,11 @@ CompletionNll completion_nll(const ChoiceQuestion &question);
 int64_t tokens_of(const ChoiceQuestion &question);
 // Index of the largest value, the first of several equal ones.
 int32_t best_choice(std::span<const double> scores);
+// The last line of a prompt, with the line break that may end it.
+std::string_view last_line(std::string_view prompt);
 // log_likelihood[i] / bytes[i]
 std::vector<double> per_byte(std::span<const double> log_likelihood, std::span<const int64_t> bytes);
+// after_prompt[i] - after_premise[i]
+std::vector<double> gained(std::span<const double> after_prompt, std::span<const double> after_premise);
 
 }  // namespace moe

@@ -150,6 +150,53 @@ TEST_F(Evaluation, AccuracyIsByTheLargestLikelihoodAndByBytes) {
   EXPECT_EQ(result.total_samples, 14);
 }
 
+TEST_F(Evaluation, MutualInformationIsTheGainOverThePremiseAlone) {
+  const std::string rows = folder_ / "holdings.jsonl";
+  std::string lines;
+  for (int i = 0; i < 6; i++) {
+    Json endings = Json::array();
+    for (const char *ending : {"holding one", "b", "finding that it is so", "c c", "no"}) endings.push(text(ending, i));
+    lines += Json::object({{"context", text("See ", i, " v. ", i + 1, " (<HOLDING>)")}, {"endings", endings}, {"label", i % 5}}).dump() + "\n";
+  }
+  write_file_atomic(rows, lines);
+  tasks_ = {{"legal", rows, "", 0}};
+  models_ = {{"mixture", "moe", "", nullptr, mixture_, {}}};
+  const EvalResult result = run()[0];
+  ASSERT_TRUE(result.has_mutual_info);
+  int64_t correct = 0, apart = 0;
+  for (const EvalItem &item : result.items) {
+    ASSERT_EQ(item.choice_log_likelihood_alone.size(), 5u);
+    size_t best = 0;
+    for (size_t c = 0; c < 5; c++) {
+      const std::string ending = read_examples(rows, "", 0).examples[static_cast<size_t>(item.row - 1)].choices[c].continuation;
+      const Continuation alone = tokenize_continuation(*model_->tokenizer(), "Answer:", ending);
+      const auto nll = test::token_nll(*model_, {nullptr, mixture_.get()}, alone.tokens);
+      double sum = 0;
+      for (size_t t = static_cast<size_t>(alone.first_scored); t < nll.size(); t++) sum -= nll[t];
+      EXPECT_NEAR(item.choice_log_likelihood_alone[c], sum, 2e-3);
+      const auto gain = [&](size_t i) { return item.choice_log_likelihood[i] - item.choice_log_likelihood_alone[i]; };
+      if (gain(c) > gain(best)) best = c;
+    }
+    EXPECT_EQ(item.prediction_mutual_info, static_cast<int32_t>(best));
+    apart += item.prediction_mutual_info != item.prediction;
+    correct += static_cast<int32_t>(best) == item.gold;
+  }
+  EXPECT_GT(apart, 0) << "the two cannot be told apart";
+  EXPECT_NEAR(result.acc_mutual_info, static_cast<double>(correct) / 6, 1e-12);
+  EXPECT_NEAR(result.acc_mutual_info_low, wilson(correct, 6).low, 1e-12);
+  EXPECT_NE(evaluation_table({result}).find("(acc_mutual_info), %"), std::string::npos);
+  const Json json = Json::parse(evaluation_json({result}, options_, Json::object({})).dump(), "report");
+  EXPECT_NEAR(json.at("results", "report").items()[0].number_at("acc_mutual_info", "report"), result.acc_mutual_info, 1e-9);
+  EXPECT_TRUE(json.at("means_over_domains", "report").items()[0].find("acc_mutual_info"));
+}
+
+TEST_F(Evaluation, MutualInformationIsMadeWhereTheSchemaHasIt) {
+  const EvalResult result = find(run(), "medical", "base", "multiple_choice");
+  EXPECT_FALSE(result.has_mutual_info);
+  EXPECT_TRUE(result.items[0].choice_log_likelihood_alone.empty());
+  EXPECT_EQ(evaluation_table({result}).find("acc_mutual_info"), std::string::npos);
+}
+
 TEST_F(Evaluation, LossesOfMultipleChoiceCostNoSecondPass) {
   tasks_.resize(1);
   models_ = {{"mixture", "moe", "", nullptr, mixture_, {}}};

@@ -207,6 +207,15 @@ TEST(MultipleChoice, TheFirstOfEqualScoresWins) {
   EXPECT_EQ(best_choice(per_byte(scores, bytes)), 1);
 }
 
+TEST(MultipleChoice, TheLastLineIsThePremise) {
+  EXPECT_EQ(last_line("Question: what?\nA. x\nAnswer:"), "Answer:");
+  EXPECT_EQ(last_line("one\ntwo\n\n"), "two\n\n");
+  EXPECT_EQ(last_line("one line"), "one line");
+  EXPECT_EQ(last_line("\n"), "\n");
+  EXPECT_EQ(last_line(""), "");
+  EXPECT_EQ(gained(std::vector<double>{-3, -9}, std::vector<double>{-4, -20}), (std::vector<double>{1, 11}));
+}
+
 TEST(Groups, HoldAboutTwoThousandTokensAndEveryItem) {
   const std::vector<int64_t> tokens = {800, 1000, 400, 6000, 10, 10};
   EXPECT_EQ(groups_of_tokens(tokens), (std::vector<size_t>{2, 3, 4, 6}));
