@@ -1,5 +1,5 @@
 // Multiple choice by likelihood: the answer is the choice whose continuation is the most probable after the prompt, by the sum of
-// its token log-probabilities (accuracy), by that sum over the bytes of the choice (acc_norm), or by how much the prompt adds to it
+// its token log-probabilities (accuracy), by that sum over the bytes of the choice (acc_norm), or by what the prompt adds to it
 // (acc_mutual_info: less the sum after the last line of the prompt alone). The conventions of the first two are those of
 // lm-evaluation-harness; the third is PMI_DC of Holtzman et al. 2021, whose domain premise is that last line.
 #pragma once

@@ -88,7 +88,8 @@ void Scorer::score(std::span<ScoredSequence> sequences) {
 }
 
 void Scorer::score(std::span<ChoiceQuestion> questions) {
-  for (; questions.size() > kScoringItems; questions = questions.subspan(kScoringItems)) score_pass(questions.first(kScoringItems));
+  for (; questions.size() > kScoringItems; questions = questions.subspan(kScoringItems))
+    score_pass(questions.first(kScoringItems));
   score_pass(questions);
 }
 

@@ -212,11 +212,12 @@ void check_prefix(std::span<Segment> segments, size_t index, size_t first) {
   const Segment &segment = segments[index], &prefix = segments[first];
   if (segment.prefix < 0) return;
   if (segment.cache || prefix.cache || static_cast<size_t>(segment.prefix) != first) {
-    fail(Code::invalid, "segment ", index, " continues segment ", segment.prefix, ": expected the last one before it without prefix, ",
-         first, ", both without a cache");
+    fail(Code::invalid, "segment ", index, " continues segment ", segment.prefix, ": expected the last one without prefix, ", first,
+         ", both without a cache");
   }
   if (segment.prefix_tokens < 0 || segment.prefix_tokens > static_cast<int64_t>(prefix.tokens.size())) {
-    fail(Code::invalid, "segment ", index, " continues ", segment.prefix_tokens, " tokens of a segment of ", prefix.tokens.size());
+    fail(Code::invalid, "segment ", index, " continues ", segment.prefix_tokens, " tokens of a segment of ",
+         prefix.tokens.size());
   }
 }
 
@@ -240,7 +241,8 @@ void check_segments(const BaseModel &model, std::span<Segment> segments) {
   }
 }
 
-// What the next round computes: pieces of segments with a cache, and whole families (a segment without and those that continue it).
+// What the next round computes: pieces of segments with a cache, and whole families: a segment without one and those that
+// continue it.
 class Plan {
  public:
   explicit Plan(std::span<Segment> segments) : segments_(segments), done_(segments.size(), 0) {}

@@ -156,7 +156,8 @@ TEST_F(Evaluation, MutualInformationIsTheGainOverThePremiseAlone) {
   for (int i = 0; i < 6; i++) {
     Json endings = Json::array();
     for (const char *ending : {"holding one", "b", "finding that it is so", "c c", "no"}) endings.push(text(ending, i));
-    lines += Json::object({{"context", text("See ", i, " v. ", i + 1, " (<HOLDING>)")}, {"endings", endings}, {"label", i % 5}}).dump() + "\n";
+    const std::string context = text("See ", i, " v. ", i + 1, " (<HOLDING>)");
+    lines += Json::object({{"context", context}, {"endings", endings}, {"label", i % 5}}).dump() + "\n";
   }
   write_file_atomic(rows, lines);
   tasks_ = {{"legal", rows, "", 0}};
@@ -355,7 +356,8 @@ TEST_F(Evaluation, ReportHasResultsComparisonsAndTheMixture) {
   EXPECT_EQ(line.at("choice_log_likelihood", "line").size(), 4u);
   const std::string table = evaluation_table(results, options_);
   for (const char *part :
-       {"Held-out loss", "Multiple choice accuracy", "(acc_norm), %", "oracle", "medical", "mean", "Routing of mixture", "right expert"}) {
+       {"Held-out loss", "Multiple choice accuracy", "(acc_norm), %", "oracle", "medical", "mean", "Routing of mixture",
+        "right expert"}) {
     EXPECT_NE(table.find(part), std::string::npos) << part << "\n" << table;
   }
 }

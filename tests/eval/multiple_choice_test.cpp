@@ -135,7 +135,8 @@ TEST(MultipleChoice, TheRightChoiceGivesTheLossOfItsSequence) {
         if (alone.labels[t] != kNoLabel) nll += alone.nll[t], tokens++;
       EXPECT_NEAR(completion_nll(one).nll, nll, 1e-4);
       EXPECT_EQ(completion_nll(one).tokens, tokens);
-      for (size_t c = 0; c < 3; c++) EXPECT_NEAR(one.log_likelihood[c], plain.log_likelihood[c], 1e-4) << "the end counts in " << c;
+      for (size_t c = 0; c < 3; c++)
+        EXPECT_NEAR(one.log_likelihood[c], plain.log_likelihood[c], 1e-4) << "the end counts in " << c;
       ASSERT_EQ(one.routing.weights.size(), alone.routing.weights.size());
       EXPECT_EQ(one.routing.tokens, alone.routing.tokens);
       for (size_t e = 0; e < one.routing.weights.size(); e++)
