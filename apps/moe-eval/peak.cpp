@@ -141,19 +141,16 @@ uint64_t read_all(const std::vector<uint64_t> &words) {
 
 double read_rate(int threads) {
   constexpr size_t kBytes = size_t{256} << 20;
-  std::vector<std::vector<uint64_t>> buffers(static_cast<size_t>(threads));
-  run_threads(threads, [&](int t) { buffers[static_cast<size_t>(t)].assign(kBytes / sizeof(uint64_t), 1); });
+  static std::vector<std::vector<uint64_t>> buffers;
+  if (buffers.size() < static_cast<size_t>(threads)) buffers.resize(static_cast<size_t>(threads));
+  run_threads(threads, [&](int t) { buffers[static_cast<size_t>(t)].resize(kBytes / sizeof(uint64_t), 1); });
   const double seconds = run_threads(threads, [&](int t) { g_sink += read_all(buffers[static_cast<size_t>(t)]); });
   return threads * static_cast<double>(kBytes) / seconds;
 }
 
 Peak measure(int threads) {
-  Peak peak;
-  peak.f32_flops = rate_of(f32_rate(), threads);
-  peak.bf16_flops = rate_of(bf16_rate(), threads);
-  peak.int8_ops = rate_of(int8_rate(), threads);
-  peak.read_bytes = read_rate(threads);
-  return peak;
+  return {measure_limit(Limit::f32, threads), measure_limit(Limit::bf16, threads), measure_limit(Limit::int8, threads),
+          measure_limit(Limit::read, threads)};
 }
 
 // The answer of a child, or zeros when it failed.
@@ -171,6 +168,16 @@ Peak answer_of(int pipe_end, pid_t child) {
 }
 
 }  // namespace
+
+double measure_limit(Limit limit, int threads) {
+  switch (limit) {
+    case Limit::f32: return rate_of(f32_rate(), threads);
+    case Limit::bf16: return rate_of(bf16_rate(), threads);
+    case Limit::int8: return rate_of(int8_rate(), threads);
+    case Limit::read: return read_rate(threads);
+  }
+  return 0;
+}
 
 Peak measure_peak(int threads) {
   int ends[2];

@@ -1,98 +1,96 @@
-// Attention at the shapes of SmolLM2-135M (9 heads, 3 key/value heads of 64): training batches, a long prompt, decoding.
-// GF/s counts the products of visible pairs only: 4 h flops a pair and head forward, 10 h backward. Arguments: sequences,
-// tokens each, threads. With one thread rates are per CPU time, so other processes do not disturb them.
-#include <benchmark/benchmark.h>
-
+// Attention on packed batches of bf16 rows, gradients f32, as in training; and of one new token over a cache. Only the products of
+// visible pairs count: 4 h operations a pair and head forward, 10 h backward; decoding has to read the keys and values.
+#include <algorithm>
 #include <cmath>
 
-#include "support/reference.h"
+#include "inputs.h"
+#include "models.h"
+#include "sampling.h"
 
-namespace moe::test {
+namespace moe::bench {
 namespace {
 
-constexpr AttentionShape kShape{9, 3, 64, 0, 0.125f};
-constexpr int64_t kQueryWidth = kShape.heads * kShape.head_dimension, kKeyWidth = kShape.kv_heads * kShape.head_dimension;
+AttentionShape shape_of(const ModelShapes &model) {
+  return {model.heads, model.kv_heads, model.head_dimension, model.window, 1 / std::sqrt(static_cast<float>(model.head_dimension))};
+}
+
+// Pairs of a query and a key that it sees, in `count` sequences of `length` tokens.
+double visible_pairs(int64_t count, int64_t length, int64_t window) {
+  double pairs = 0;
+  for (int64_t i = 1; i <= length; i++) pairs += static_cast<double>(window > 0 ? std::min(i, window) : i);
+  return static_cast<double>(count) * pairs;
+}
 
 struct Batch {
-  int64_t count, length, tokens;
-  RowsData q, k, v, dout, out, dq, dk, dv;
+  int64_t tokens, query_width, key_width;
+  Activations q, k, v, out, dout, dq, dk, dv;
   std::vector<float> log_sum_exp;
   std::vector<AttentionSequence> sequences;
 
-  Batch(int64_t n, int64_t each)
-      : count(n),
-        length(each),
-        tokens(n * each),
-        q(random_rows(tokens, kQueryWidth, DType::f32, 1)),
-        k(random_rows(tokens, kKeyWidth, DType::f32, 2)),
-        v(random_rows(tokens, kKeyWidth, DType::f32, 3)),
-        dout(random_rows(tokens, kQueryWidth, DType::f32, 4)),
-        out(tokens, kQueryWidth, DType::f32),
-        dq(tokens, kQueryWidth, DType::f32),
-        dk(tokens, kKeyWidth, DType::f32),
-        dv(tokens, kKeyWidth, DType::f32),
-        log_sum_exp(static_cast<size_t>(tokens * kShape.heads)) {
+  Batch(Backend &backend, const ModelShapes &model, int64_t count, int64_t length)
+      : tokens(count * length), query_width(model.heads * model.head_dimension), key_width(model.kv_heads * model.head_dimension),
+        q(backend, tokens, query_width, DType::bf16, 1), k(backend, tokens, key_width, DType::bf16, 2),
+        v(backend, tokens, key_width, DType::bf16, 3), out(backend, tokens, query_width, DType::bf16),
+        dout(backend, tokens, query_width, DType::bf16, 4), dq(backend, tokens, query_width, DType::f32),
+        dk(backend, tokens, key_width, DType::f32), dv(backend, tokens, key_width, DType::f32),
+        log_sum_exp(static_cast<size_t>(tokens * model.heads)) {
     for (int64_t s = 0; s < count; s++) {
-      Rows keys = k.rows(), values = v.rows();
-      keys.data = static_cast<float *>(keys.data) + s * length * keys.stride;
-      values.data = static_cast<float *>(values.data) + s * length * values.stride;
-      sequences.push_back({s * length, length, keys, values, length});
+      sequences.push_back({s * length, length, from(k.rows(), s * length), from(v.rows(), s * length), length});
     }
   }
-  double pairs() const { return static_cast<double>(count * kShape.heads) * static_cast<double>(length * (length + 1)) / 2; }
+  static Rows from(Rows rows, int64_t first) {
+    rows.data = static_cast<uint16_t *>(rows.data) + first * rows.stride;
+    return rows;
+  }
 };
 
-void report(benchmark::State &state, double flops, double tokens) {
-  state.counters["GF/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["us/token"] =
-      benchmark::Counter(tokens * 1e-6, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+void add_batch(const ModelShapes &model, int64_t count, int64_t length, int threads) {
+  const double products = visible_pairs(count, length, model.window) * static_cast<double>(model.heads * model.head_dimension);
+  const std::string what = "sequences:" + std::to_string(count);
+  add(shape_name("attention", model.name, what, length, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Batch b(*backend, model, count, length);
+    sample(state, threads, {4 * products, bf16_products()},
+           [&] { backend->attention(shape_of(model), b.sequences, b.q.rows(), b.out.rows(), b.log_sum_exp.data()); });
+  });
+  add(shape_name("attention_backward", model.name, what, length, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Batch b(*backend, model, count, length);
+    backend->attention(shape_of(model), b.sequences, b.q.rows(), b.out.rows(), b.log_sum_exp.data());
+    sample(state, threads, {10 * products, bf16_products()}, [&] {
+      backend->attention_backward(shape_of(model), b.sequences, b.q.rows(), b.out.rows(), b.log_sum_exp.data(), b.dout.rows(),
+                                  b.dq.rows(), b.dk.rows(), b.dv.rows());
+    });
+  });
 }
 
-void forward(benchmark::State &state) {
-  Batch b(state.range(0), state.range(1));
-  const auto backend = cpu_backend(cpu::best_kernels(), static_cast<int>(state.range(2)));
-  for (auto _ : state) backend->attention(kShape, b.sequences, b.q.rows(), b.out.rows(), b.log_sum_exp.data());
-  report(state, 4 * 64 * b.pairs(), static_cast<double>(b.tokens));
+// One new token of each sequence over `length` cached ones.
+void add_decoding(const ModelShapes &model, int64_t count, int64_t length, int threads) {
+  add(shape_name("attention_decoding", model.name, "sequences:" + std::to_string(count), length, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Batch b(*backend, model, count, length);
+    for (int64_t s = 0; s < count; s++) {
+      b.sequences[static_cast<size_t>(s)].first_query = s;
+      b.sequences[static_cast<size_t>(s)].queries = 1;
+    }
+    const double pairs = static_cast<double>(count * (model.window > 0 ? std::min(length, model.window) : length));
+    sample(state, threads,
+           {4 * pairs * static_cast<double>(model.heads * model.head_dimension), Limit::f32, 4 * pairs * static_cast<double>(b.key_width)},
+           [&] { backend->attention(shape_of(model), b.sequences, b.q.rows(), b.out.rows(), nullptr); });
+  });
 }
-
-void backward(benchmark::State &state) {
-  Batch b(state.range(0), state.range(1));
-  const auto backend = cpu_backend(cpu::best_kernels(), static_cast<int>(state.range(2)));
-  backend->attention(kShape, b.sequences, b.q.rows(), b.out.rows(), b.log_sum_exp.data());
-  for (auto _ : state) {
-    backend->attention_backward(kShape, b.sequences, b.q.rows(), b.out.rows(), b.log_sum_exp.data(), b.dout.rows(), b.dq.rows(),
-                                b.dk.rows(), b.dv.rows());
-  }
-  report(state, 10 * 64 * b.pairs(), static_cast<double>(b.tokens));
-}
-
-// One new token of each sequence against a bf16 cache of `tokens each`.
-void decode(benchmark::State &state) {
-  const int64_t count = state.range(0), length = state.range(1);
-  RowsData keys = random_rows(count * length, kKeyWidth, DType::bf16, 2),
-           values = random_rows(count * length, kKeyWidth, DType::bf16, 3);
-  RowsData q = random_rows(count, kQueryWidth, DType::f32, 1), out(count, kQueryWidth, DType::f32);
-  std::vector<AttentionSequence> sequences;
-  for (int64_t s = 0; s < count; s++) {
-    Rows k = keys.rows(), v = values.rows();
-    k.data = static_cast<uint16_t *>(k.data) + s * length * k.stride;
-    v.data = static_cast<uint16_t *>(v.data) + s * length * v.stride;
-    sequences.push_back({s, 1, k, v, length});
-  }
-  const auto backend = cpu_backend(cpu::best_kernels(), static_cast<int>(state.range(2)));
-  for (auto _ : state) backend->attention(kShape, sequences, q.rows(), out.rows(), nullptr);
-  report(state, 4 * 64 * static_cast<double>(count * kShape.heads * length), static_cast<double>(count));
-}
-
-#define MOE_TRAINING_SHAPES Args({8, 200, 1})->Args({3, 512, 1})->Args({1, 1640, 1})->Args({100, 16, 1})
-BENCHMARK(forward)->MOE_TRAINING_SHAPES->Unit(benchmark::kMillisecond);
-BENCHMARK(backward)->MOE_TRAINING_SHAPES->Unit(benchmark::kMillisecond);
-BENCHMARK(decode)->Args({1, 500, 1})->Args({1, 4000, 1})->Args({16, 500, 1})->Unit(benchmark::kMicrosecond);
-BENCHMARK(forward)->Args({8, 200, 2})->Args({1, 1640, 2})->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(backward)->Args({8, 200, 2})->Args({1, 1640, 2})->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(decode)->Args({1, 500, 2})->Args({1, 4000, 2})->UseRealTime()->Unit(benchmark::kMicrosecond);
 
 }  // namespace
-}  // namespace moe::test
 
-BENCHMARK_MAIN();
+void add_attention() {
+  for (const ModelShapes &model : models()) {
+    for (const int threads : {1, 2}) {
+      for (const auto &[count, length] : {std::pair<int64_t, int64_t>{8, 200}, {3, 512}, {1, 1640}}) {
+        add_batch(model, count, length, threads);
+      }
+      for (const int64_t count : {1, 8}) add_decoding(model, count, 1000, threads);
+    }
+  }
+}
+
+}  // namespace moe::bench

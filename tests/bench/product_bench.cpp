@@ -1,60 +1,101 @@
-// Products at the shapes of SmolLM2-135M and Gemma 3 270M: GF/s forward and transposed for many tokens, GB/s of stored weights for one.
-// Run beside peak_bench, whose f32 figure is the limit of these kernels on machines without a fast bf16 dot product.
-#include <benchmark/benchmark.h>
+// Products with stored weights (2 T out in operations): prompts and training batches, few tokens, whose limit is reading the weights
+// from memory, and the low-rank products of an adapter of rank 16 with their gradients.
+#include "inputs.h"
+#include "models.h"
+#include "sampling.h"
 
-#include <random>
-#include <vector>
-
-#include "cpu/backend.h"
-#include "tensor/dequantize.h"
-
+namespace moe::bench {
 namespace {
 
-using namespace moe;
+constexpr int64_t kRank = 16, kTrainingTokens = 1600;
 
-struct Bench {
-  Bench(DType type, int64_t out, int64_t in, int64_t tokens, int threads)
-      : pool(std::make_shared<ThreadPool>(threads)), backend(cpu::make_backend(pool, cpu::best_kernels())),
-        bytes(static_cast<size_t>(out * row_bytes(type, in)), 0x11), x(static_cast<size_t>(tokens * in), 0x3f80), dy(static_cast<size_t>(tokens * out), 0x3f80),
-        y(static_cast<size_t>(tokens * std::max(in, out))), w{type, out, in, bytes.data()} {}
-  std::shared_ptr<ThreadPool> pool;
-  std::unique_ptr<Backend> backend;
-  std::vector<uint8_t> bytes;
-  std::vector<uint16_t> x, dy;
-  std::vector<float> y;
-  Matrix w;
-};
+double operations(int64_t tokens, int64_t out, int64_t in) { return 2.0 * static_cast<double>(tokens * out * in); }
 
-DType type_of(int64_t i) { return static_cast<DType>(i); }
-
-void forward(benchmark::State &state) {
-  const int64_t out = state.range(1), in = state.range(2), tokens = state.range(3);
-  Bench b(type_of(state.range(0)), out, in, tokens, static_cast<int>(state.range(4)));
-  for (auto _ : state) b.backend->matmul(tokens, {b.x.data(), DType::bf16, in}, b.w, f32_rows(b.y.data(), out), Store::set);
-  state.counters["GF/s"] = benchmark::Counter(2e-9 * static_cast<double>(out * in * tokens), benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["GB/s"] = benchmark::Counter(1e-9 * static_cast<double>(b.bytes.size()), benchmark::Counter::kIsIterationInvariantRate);
-}
-void transposed(benchmark::State &state) {
-  const int64_t out = state.range(1), in = state.range(2), tokens = state.range(3);
-  Bench b(type_of(state.range(0)), out, in, tokens, static_cast<int>(state.range(4)));
-  for (auto _ : state) b.backend->matmul_transposed(tokens, {b.dy.data(), DType::bf16, out}, b.w, f32_rows(b.y.data(), in), Store::set);
-  state.counters["GF/s"] = benchmark::Counter(2e-9 * static_cast<double>(out * in * tokens), benchmark::Counter::kIsIterationInvariantRate);
+Limit limit_of(DType activations) {
+  return activations == DType::i8 ? Limit::int8 : activations == DType::bf16 ? bf16_products() : Limit::f32;
 }
 
-void shapes(benchmark::internal::Benchmark *b) {
-  b->ArgNames({"type", "out", "in", "T", "threads"})->UseRealTime();
-  for (int64_t tokens : {8, 64, 512, 1640}) {
-    for (auto [out, in] : {std::pair<int64_t, int64_t>{576, 576}, {192, 576}, {1536, 576}, {576, 1536}, {16, 576}, {576, 16}}) {
-      b->Args({static_cast<int64_t>(in == 16 || out == 16 ? DType::f32 : DType::q4_1), out, in, tokens, 2});
-    }
-  }
+std::string name_of(const Linear &linear, DType activations) {
+  return linear.name + ":" + dtype_info(linear.type).name + ":" + std::to_string(linear.out) + "x" + std::to_string(linear.in) + "/" +
+         dtype_info(activations).name;
 }
-BENCHMARK(forward)->Apply(shapes);
-BENCHMARK(transposed)->Apply(shapes);
-BENCHMARK(forward)->Name("one_token")->UseRealTime()->ArgNames({"type", "out", "in", "T", "threads"})
-    ->Args({static_cast<int64_t>(DType::q4_1), 1536, 576, 1, 2})->Args({static_cast<int64_t>(DType::q8_0), 49152, 576, 1, 2})
-    ->Args({static_cast<int64_t>(DType::q4_1), 49152, 576, 1, 2})->Args({static_cast<int64_t>(DType::q6_k), 49152, 1536, 1, 2});
+
+void add_matmul(const ModelShapes &model, const Linear &linear, DType activations, int64_t tokens, int threads) {
+  add(shape_name("matmul", model.name, name_of(linear, activations), tokens, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Weights w(linear.type, linear.out, linear.in);
+    Activations x(*backend, tokens, linear.in, activations), y(*backend, tokens, linear.out, DType::f32);
+    sample(state, threads, {operations(tokens, linear.out, linear.in), limit_of(activations)},
+           [&] { backend->matmul(tokens, x.rows(), w.next(), y.rows(), Store::set); });
+  });
+}
+
+void add_transposed(const ModelShapes &model, const Linear &linear, int64_t tokens, int threads) {
+  add(shape_name("matmul_transposed", model.name, name_of(linear, DType::bf16), tokens, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Weights w(linear.type, linear.out, linear.in);
+    Activations dy(*backend, tokens, linear.out, DType::bf16), dx(*backend, tokens, linear.in, DType::f32);
+    sample(state, threads, {operations(tokens, linear.out, linear.in), bf16_products()},
+           [&] { backend->matmul_transposed(tokens, dy.rows(), w.next(), dx.rows(), Store::set); });
+  });
+}
+
+void add_few_tokens(const ModelShapes &model, const Linear &linear, int64_t tokens, int threads) {
+  const bool int8 = dtype_info(linear.type).quantized && make_backend(1)->fast_int8();
+  const DType activations = int8 ? DType::i8 : DType::bf16;
+  add(shape_name("few_tokens", model.name, name_of(linear, activations), tokens, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Weights w(linear.type, linear.out, linear.in, Weights::copies_beyond_caches(linear.type, linear.out, linear.in));
+    Activations x(*backend, tokens, linear.in, activations), y(*backend, tokens, linear.out, DType::f32);
+    sample(state, threads, {operations(tokens, linear.out, linear.in), limit_of(activations), static_cast<double>(w.bytes())},
+           [&] { backend->matmul(tokens, x.rows(), w.next(), y.rows(), Store::set); });
+  });
+}
+
+// g += v^T x, the gradient of a factor; and the two products of the factors themselves.
+void add_low_rank(const ModelShapes &model, int64_t n, int threads) {
+  const Work work{operations(kTrainingTokens, kRank, n), bf16_products()};
+  const std::string what = "rank:" + std::to_string(kRank) + "x" + std::to_string(n);
+  add(shape_name("outer_product", model.name, what, kTrainingTokens, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Activations v(*backend, kTrainingTokens, kRank, DType::f32), x(*backend, kTrainingTokens, n, DType::bf16, 2);
+    Activations g(*backend, kRank, n, DType::f32);
+    sample(state, threads, work, [&] { backend->outer_product(kTrainingTokens, kRank, n, v.rows(), x.rows(), g.floats(), false); });
+  });
+  add(shape_name("low_rank_down", model.name, what, kTrainingTokens, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Weights a(DType::f32, kRank, n);
+    Activations x(*backend, kTrainingTokens, n, DType::bf16), u(*backend, kTrainingTokens, kRank, DType::f32);
+    sample(state, threads, work, [&] { backend->matmul(kTrainingTokens, x.rows(), a.next(), u.rows(), Store::set); });
+  });
+  add(shape_name("low_rank_up", model.name, what, kTrainingTokens, threads), [=](benchmark::State &state) {
+    const auto backend = make_backend(threads);
+    Weights b(DType::f32, n, kRank);
+    Activations u(*backend, kTrainingTokens, kRank, DType::f32), y(*backend, kTrainingTokens, n, DType::f32);
+    sample(state, threads, {work.operations, Limit::f32},
+           [&] { backend->matmul(kTrainingTokens, u.rows(), b.next(), y.rows(), Store::add); });
+  });
+}
 
 }  // namespace
 
-BENCHMARK_MAIN();
+void add_products() {
+  using Counts = std::vector<int64_t>;
+  for (const ModelShapes &model : models()) {
+    for (const int threads : {1, 2}) {
+      for (const Linear &linear : model.layer) {
+        for (const int64_t tokens : model.large ? Counts{512} : Counts{64, 512, kTrainingTokens}) {
+          add_matmul(model, linear, DType::bf16, tokens, threads);
+          if (dtype_info(linear.type).quantized && tokens < kTrainingTokens) add_matmul(model, linear, DType::i8, tokens, threads);
+        }
+        if (!model.large) add_matmul(model, linear, DType::f32, 512, threads);
+        for (const int64_t tokens : model.large ? Counts{512} : Counts{512, kTrainingTokens}) add_transposed(model, linear, tokens, threads);
+        for (const int64_t tokens : {1, 4, 8}) add_few_tokens(model, linear, tokens, threads);
+      }
+      add_few_tokens(model, {"head", model.head_type, model.vocabulary, model.hidden}, 1, threads);
+      for (const int64_t n : {model.hidden, model.intermediate}) add_low_rank(model, n, threads);
+    }
+  }
+}
+
+}  // namespace moe::bench
