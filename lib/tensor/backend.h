@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 
+#include "base/arena.h"
 #include "tensor/matrix.h"
 
 namespace moe {
@@ -165,14 +166,15 @@ class Backend {
   // da = dh * b * phi'(a),  db = dh * phi(a)
   virtual void gated_activation_backward(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows dh, Rows da, Rows db) = 0;
 
+  // Composites of the ops above, which a backend may override by fused ones.
   // u [T, d], a0, b0 [T, f] -> hbar [T, f] set; y f32 [T, d] += sum g_i s_i B_i^d A_i^d h_i
   virtual void ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0, Rows hbar,
-                           Rows y) = 0;
+                           Rows y);
   // dhbar f32 [T, f] = D^T delta is given, delta [T, d] is dL/dy. Sets da0, db0 [T, f] = da_0 + sum da_i (what goes back
   // through G and U), adds the low-rank input terms to du f32 [T, d], sets dgates [T, E] (0 where not selected), accumulates
   // expert gradients where wanted.
   virtual void ffn_mixture_backward(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0,
-                                    Rows dhbar, Rows delta, Rows da0, Rows db0, Rows du, float *dgates) = 0;
+                                    Rows dhbar, Rows delta, Rows da0, Rows db0, Rows du, float *dgates);
 
   // ---- router -------------------------------------------------------------------------------------------
   // u [T, d], weight [E+1, d], bias [E+1]
@@ -191,6 +193,11 @@ class Backend {
   // p = p (1 - lr wd) - lr (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps)     (Loshchilov & Hutter 2019)
   virtual void adamw(int64_t n, float *p, const float *g, float *m, float *v, const AdamW &options) = 0;
   virtual double sum_of_squares(int64_t n, const float *x) = 0;   // f64, blocks in fixed order
+
+ private:
+  template <class Take>
+  void with_memory(Take &&take);   // ffn_mixture.cpp
+  std::unique_ptr<Arena> memory_;  // of composites that are given no scratch; only grows
 };
 
 }  // namespace moe

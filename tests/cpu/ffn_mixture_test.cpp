@@ -1,133 +1,16 @@
-// The FFN mixture against a double-precision reference in which every expert is a whole network of its own.
+// The FFN mixture, fused and as the composite of simpler ops that it overrides, against a double-precision reference in which
+// every expert is a whole network of its own, and against each other.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
 
 #include "base/error.h"
-#include "cpu/mixture_reference.h"
+#include "cpu/mixture_problem.h"
 
 namespace moe::test {
 namespace {
 
-struct Ranks {
-  int64_t gate, up, down;
-};
-
-struct Case {
-  int64_t tokens, hidden, intermediate;
-  std::vector<Ranks> ranks;  // one for each expert
-  Activation activation = Activation::silu;
-  DType dtype = DType::f32;  // of the activations; y, dhbar and du are f32
-};
-
-std::string text_of(const Case &c) {
-  return text("T ", c.tokens, ", d ", c.hidden, ", f ", c.intermediate, ", experts ", c.ranks.size(),
-              c.activation == Activation::silu ? ", silu" : ", gelu", c.dtype == DType::f32 ? ", f32" : ", bf16");
-}
-
-std::vector<double> doubles(const RowsData &x) { return to_double(x.values()); }
-
-// One set of inputs in both forms: the library's arrays, and the reference on the same (rounded) values.
-struct Problem {
-  Case c;
-  RowsData u, a0, b0, delta, dhbar;
-  std::vector<uint8_t> selected;
-  std::vector<float> gates;
-  struct Factors {
-    std::vector<float> a, b;
-  };
-  std::vector<std::array<Factors, 3>> factors;
-  std::vector<MixtureExpert> experts;
-
-  explicit Problem(const Case &c_)
-      : c(c_), u(random_rows(c.tokens, c.hidden, c.dtype, 1, 1, 3)), a0(random_rows(c.tokens, c.intermediate, c.dtype, 2, 1, 5)),
-        b0(random_rows(c.tokens, c.intermediate, c.dtype, 3, 1, 0)), delta(random_rows(c.tokens, c.hidden, c.dtype, 4, 1, 1)),
-        dhbar(random_rows(c.tokens, c.intermediate, DType::f32, 5, 1, 2)) {
-    const size_t count = static_cast<size_t>(c.tokens) * c.ranks.size();
-    selected.resize(count);
-    gates.resize(count);
-    for (size_t i = 0; i < count; i++) {
-      selected[i] = random_uniform(6, i) < 0.5;
-      gates[i] = selected[i] ? static_cast<float>(random_uniform(7, i)) : 0;
-    }
-    factors.resize(c.ranks.size());
-    for (size_t i = 0; i < c.ranks.size(); i++) {
-      const Ranks &r = c.ranks[i];
-      MixtureExpert e;
-      e.gate = low_rank(i, 0, r.gate, c.hidden, c.intermediate);
-      e.up = low_rank(i, 1, r.up, c.hidden, c.intermediate);
-      e.down = low_rank(i, 2, r.down, c.intermediate, c.hidden);
-      experts.push_back(e);
-    }
-  }
-
-  LowRank low_rank(size_t expert, size_t which, int64_t rank, int64_t in, int64_t out) {
-    if (rank == 0) return {};
-    Factors &f = factors[expert][which];
-    f.a = random_floats(rank * in, 100 + 10 * expert + which, 1 / std::sqrt(static_cast<double>(in)));
-    f.b = random_floats(rank * out, 200 + 10 * expert + which, 1 / std::sqrt(static_cast<double>(rank)));
-    return {rank, 0.5f + 0.25f * static_cast<float>(which), f.a.data(), f.b.data()};
-  }
-
-  FfnMixtureShape shape() const {
-    return {c.tokens,     c.hidden,        c.intermediate, static_cast<int64_t>(c.ranks.size()),
-            c.activation, selected.data(), gates.data()};
-  }
-
-  ReferenceMixture reference() const {
-    ReferenceMixture r;
-    r.tokens = c.tokens, r.hidden = c.hidden, r.intermediate = c.intermediate, r.activation = c.activation;
-    r.selected = selected;
-    r.gates = to_double(gates);
-    r.u = doubles(u), r.a0 = doubles(a0), r.b0 = doubles(b0);
-    for (size_t i = 0; i < experts.size(); i++) {
-      const auto delta_of = [&](const LowRank &l, size_t which, int64_t in, int64_t out) {
-        return ReferenceDelta{
-            l.rank, in, out, static_cast<double>(l.scale), to_double(factors[i][which].a), to_double(factors[i][which].b)};
-      };
-      r.experts.push_back({delta_of(experts[i].gate, 0, c.hidden, c.intermediate),
-                           delta_of(experts[i].up, 1, c.hidden, c.intermediate),
-                           delta_of(experts[i].down, 2, c.intermediate, c.hidden)});
-    }
-    return r;
-  }
-};
-
-struct Outputs {
-  RowsData hbar, y;
-};
-Outputs forward(Backend &backend, Problem &p) {
-  Outputs out{RowsData(p.c.tokens, p.c.intermediate, p.c.dtype, 4), random_rows(p.c.tokens, p.c.hidden, DType::f32, 8, 1, 1)};
-  backend.ffn_mixture(p.shape(), p.experts, p.u.rows(), p.a0.rows(), p.b0.rows(), out.hbar.rows(), out.y.rows());
-  return out;
-}
-
-struct Gradients {
-  RowsData da0, db0, du;
-  std::vector<float> dgates;
-  std::vector<std::array<Problem::Factors, 3>> factors;
-};
-Gradients backward(Backend &backend, Problem &p, bool train_experts) {
-  Gradients g{RowsData(p.c.tokens, p.c.intermediate, p.c.dtype, 2),
-              RowsData(p.c.tokens, p.c.intermediate, p.c.dtype),
-              random_rows(p.c.tokens, p.c.hidden, DType::f32, 9, 1, 1),
-              std::vector<float>(p.gates.size(), std::nanf("")),
-              {}};
-  std::vector<MixtureExpert> experts = p.experts;
-  g.factors.resize(experts.size());
-  for (size_t i = 0; train_experts && i < experts.size(); i++) {
-    LowRankGradient *gradients[] = {&experts[i].gate_gradient, &experts[i].up_gradient, &experts[i].down_gradient};
-    for (size_t which = 0; which < 3; which++) {
-      g.factors[i][which].a.assign(p.factors[i][which].a.size(), 0.25f);  // gradients are added
-      g.factors[i][which].b.assign(p.factors[i][which].b.size(), 0.25f);
-      *gradients[which] = {g.factors[i][which].a.data(), g.factors[i][which].b.data()};
-    }
-  }
-  backend.ffn_mixture_backward(p.shape(), experts, p.u.rows(), p.a0.rows(), p.b0.rows(), p.dhbar.rows(), p.delta.rows(),
-                               g.da0.rows(), g.db0.rows(), g.du.rows(), g.dgates.data());
-  return g;
-}
+using namespace mixture;
 
 // Of values that were added to `before`.
 double nmse_of_sum(const std::vector<double> &expected, const std::vector<double> &before, const std::vector<float> &got) {
@@ -136,10 +19,10 @@ double nmse_of_sum(const std::vector<double> &expected, const std::vector<double
   return nmse(sum, got);
 }
 
-void expect_forward(Backend &backend, const Case &c) {
-  SCOPED_TRACE(text(backend.name(), ": ", text_of(c)));
+void expect_forward(Backend &backend, const Case &c, Form form) {
+  SCOPED_TRACE(text(backend.name(), ", ", text_of(form), ": ", text_of(c)));
   Problem p(c);
-  const Outputs got = forward(backend, p);
+  const Outputs got = forward(backend, p, form);
   const ReferenceMixture::Outputs expected = p.reference().forward();
   EXPECT_LT(nmse(expected.hbar, got.hbar.values()), tolerance(c.dtype));
   EXPECT_LT(nmse_of_sum(expected.y, doubles(random_rows(c.tokens, c.hidden, DType::f32, 8)), got.y.values()),
@@ -148,10 +31,10 @@ void expect_forward(Backend &backend, const Case &c) {
   EXPECT_TRUE(got.y.gap_untouched());
 }
 
-void expect_backward(Backend &backend, const Case &c) {
-  SCOPED_TRACE(text(backend.name(), ": ", text_of(c)));
+void expect_backward(Backend &backend, const Case &c, Form form) {
+  SCOPED_TRACE(text(backend.name(), ", ", text_of(form), ": ", text_of(c)));
   Problem p(c);
-  const Gradients got = backward(backend, p, true), frozen = backward(backend, p, false);
+  const Gradients got = backward(backend, p, true, form), frozen = backward(backend, p, false, form);
   const ReferenceMixture::Gradients expected = p.reference().backward(doubles(p.dhbar), doubles(p.delta));
   EXPECT_LT(nmse(expected.da0, got.da0.values()), tolerance(c.dtype));
   EXPECT_LT(nmse(expected.db0, got.db0.values()), tolerance(c.dtype));
@@ -197,12 +80,68 @@ std::vector<Case> cases() {
 
 TEST(FfnMixture, EqualsWholeNetworksTokenByToken) {
   for (const auto &backend : all_cpu_backends(2))
-    for (const Case &c : cases()) expect_forward(*backend, c);
+    for (const Case &c : cases())
+      for (const Form form : kForms) expect_forward(*backend, c, form);
 }
 
 TEST(FfnMixture, GradientsEqualThoseOfWholeNetworks) {
   for (const auto &backend : all_cpu_backends(2))
-    for (const Case &c : cases()) expect_backward(*backend, c);
+    for (const Case &c : cases())
+      for (const Form form : kForms) expect_backward(*backend, c, form);
+}
+
+TEST(FfnMixture, FusedEqualsTheComposite) {
+  for (const auto &backend : all_cpu_backends(2)) {
+    for (const Case &c : cases()) {
+      SCOPED_TRACE(text(backend->name(), ": ", text_of(c)));
+      Problem p(c);
+      const Outputs fused = forward(*backend, p), composite = forward(*backend, p, Form::composite);
+      EXPECT_LT(nmse(doubles(composite.hbar), fused.hbar.values()), tolerance(c.dtype));
+      EXPECT_LT(nmse(doubles(composite.y), fused.y.values()), tolerance(DType::f32));
+      for (const bool train : {true, false}) {
+        const Gradients got = backward(*backend, p, train), expected = backward(*backend, p, train, Form::composite);
+        EXPECT_LT(nmse(doubles(expected.da0), got.da0.values()), tolerance(c.dtype));
+        EXPECT_LT(nmse(doubles(expected.db0), got.db0.values()), tolerance(c.dtype));
+        EXPECT_LT(nmse(doubles(expected.du), got.du.values()), tolerance(DType::f32));
+        EXPECT_LT(nmse(to_double(expected.dgates), got.dgates), 10 * tolerance(DType::f32));
+        for (size_t i = 0; i < c.ranks.size(); i++)
+          for (size_t which = 0; which < 3; which++) {
+            SCOPED_TRACE(text("expert ", i + 1, ", factor ", which));
+            EXPECT_LT(nmse(to_double(expected.factors[i][which].a), got.factors[i][which].a), tolerance(DType::f32));
+            EXPECT_LT(nmse(to_double(expected.factors[i][which].b), got.factors[i][which].b), tolerance(DType::f32));
+          }
+      }
+    }
+  }
+}
+
+TEST(FfnMixture, TokensThatSelectNothingGetTheBitsOfTheBase) {
+  for (const auto &backend : all_cpu_backends(2)) {
+    for (const Form form : kForms) {
+      for (const int64_t tokens : {3, 40}) {
+        SCOPED_TRACE(text(backend->name(), ", ", text_of(form), ", T ", tokens));
+        Problem p({tokens, 37, 53, kFive, Activation::silu, DType::bf16});
+        std::fill(p.selected.begin(), p.selected.end(), uint8_t{0});
+        std::fill(p.gates.begin(), p.gates.end(), 0.0f);
+        const Outputs got = forward(*backend, p, form);
+        RowsData base(tokens, 53, DType::bf16, 4), da(tokens, 53, DType::bf16, 2), db(tokens, 53, DType::bf16);
+        backend->gated_activation(tokens, 53, Activation::silu, p.a0.rows(), p.b0.rows(), base.rows());
+        EXPECT_TRUE(got.hbar.same_bits(base));
+        EXPECT_TRUE(got.y.same_bits(random_rows(tokens, 37, DType::f32, 8, 1, 1)));
+        backend->gated_activation_backward(tokens, 53, Activation::silu, p.a0.rows(), p.b0.rows(), p.dhbar.rows(), da.rows(),
+                                           db.rows());
+        const Gradients g = backward(*backend, p, true, form);
+        EXPECT_TRUE(g.da0.same_bits(da) && g.db0.same_bits(db));
+        EXPECT_TRUE(g.du.same_bits(random_rows(tokens, 37, DType::f32, 9, 1, 1)));
+        for (const float x : g.dgates) EXPECT_EQ(x, 0);
+        for (const auto &expert : g.factors)
+          for (const Problem::Factors &f : expert) {
+            for (const float x : f.a) EXPECT_EQ(x, 0.25f);
+            for (const float x : f.b) EXPECT_EQ(x, 0.25f);
+          }
+      }
+    }
+  }
 }
 
 // The reference itself: its gradients are the slopes of its loss.
@@ -247,13 +186,15 @@ TEST(FfnMixture, ZeroFactorsGiveTheBitsOfTheBase) {
       Problem p(c);
       for (auto &expert : p.factors)
         for (Problem::Factors &f : expert) std::fill(f.b.begin(), f.b.end(), 0.0f);
-      const Outputs got = forward(*backend, p);
       RowsData base(c.tokens, c.intermediate, c.dtype, 4);
       backend->gated_activation(c.tokens, c.intermediate, c.activation, p.a0.rows(), p.b0.rows(), base.rows());
-      EXPECT_TRUE(got.hbar.same_bits(base));
-      EXPECT_TRUE(got.y.same_bits(random_rows(c.tokens, c.hidden, DType::f32, 8, 1, 1)));
-      const Gradients g = backward(*backend, p, false);  // h_i = h_0 and no down output: no gate can matter
-      for (const float x : g.dgates) EXPECT_EQ(x, 0);
+      for (const Form form : kForms) {
+        const Outputs got = forward(*backend, p, form);
+        EXPECT_TRUE(got.hbar.same_bits(base)) << text_of(form);
+        EXPECT_TRUE(got.y.same_bits(random_rows(c.tokens, c.hidden, DType::f32, 8, 1, 1))) << text_of(form);
+        const Gradients g = backward(*backend, p, false, form);  // h_i = h_0 and no down output: no gate can matter
+        for (const float x : g.dgates) EXPECT_EQ(x, 0) << text_of(form);
+      }
     }
   }
 }
@@ -391,13 +332,14 @@ TEST(FfnMixture, SingleFactorsCanTrain) {
       std::vector<MixtureExpert> experts = p.experts;
       float **slots[] = {&experts[0].gate_gradient.a, &experts[0].gate_gradient.b, &experts[0].up_gradient.a,
                          &experts[0].up_gradient.b,   &experts[0].down_gradient.a, &experts[0].down_gradient.b};
-      std::vector<float> gradient(wanted[which]->size());
-      *slots[which] = gradient.data();
-      RowsData da0(33, 53, DType::f32), db0(33, 53, DType::f32);
-      std::vector<float> dgates(33);
-      backend->ffn_mixture_backward(p.shape(), experts, p.u.rows(), p.a0.rows(), p.b0.rows(), p.dhbar.rows(), p.delta.rows(),
-                                    da0.rows(), db0.rows(), Rows{}, dgates.data());
-      EXPECT_LT(nmse(*wanted[which], gradient), 1e-11) << backend->name() << ", factor " << which;
+      for (const Form form : kForms) {
+        std::vector<float> gradient(wanted[which]->size());
+        *slots[which] = gradient.data();
+        RowsData da0(33, 53, DType::f32), db0(33, 53, DType::f32);
+        std::vector<float> dgates(33);
+        backward(*backend, p, experts, da0.rows(), db0.rows(), Rows{}, dgates.data(), form);
+        EXPECT_LT(nmse(*wanted[which], gradient), 1e-11) << backend->name() << ", " << text_of(form) << ", factor " << which;
+      }
     }
   }
 }
