@@ -1,7 +1,7 @@
 // Writes a small random model and a toy corpus, both from a fixed seed: what scripts/demo uses where no real model can be
 // fetched. Usage: make-toy FOLDER
 //
-//   FOLDER/model/                       config.json, model.safetensors, tokenizer.json: a llama of 2 layers over bytes
+//   FOLDER/model/                       config.json, model.safetensors, tokenizer.json: a llama of 2 layers over characters
 //   FOLDER/data/<domain>/{train,heldout}.jsonl   prompt/completion rows; every domain asks about words in the same way and has an answer
 //                                       rule of its own, so an expert of one domain is wrong about the others and routing matters
 #include <cmath>
@@ -21,7 +21,8 @@ namespace {
 using namespace moe;
 
 constexpr uint64_t kSeed = 20240607;
-constexpr int64_t kHidden = 64, kIntermediate = 128, kLayers = 2, kHeads = 4, kKvHeads = 2, kHead = 16, kVocabulary = 257;
+constexpr int64_t kHidden = 64, kIntermediate = 128, kLayers = 2, kHeads = 4, kKvHeads = 2, kHead = 16;
+constexpr int64_t kEnd = 256, kVocabulary = kEnd + 2 + ('~' - '!' + 1);  // bytes, end, space, printable characters
 
 // ---- model ------------------------------------------------------------------------------------------------------------
 
@@ -66,34 +67,41 @@ void write_model(const std::string &folder) {
   config.set("hidden_size", kHidden).set("intermediate_size", kIntermediate).set("num_hidden_layers", kLayers);
   config.set("num_attention_heads", kHeads).set("num_key_value_heads", kKvHeads).set("head_dim", kHead).set("vocab_size", kVocabulary);
   config.set("max_position_embeddings", 512).set("rms_norm_eps", 1e-5).set("rope_theta", 10000.0).set("hidden_act", "silu");
-  config.set("tie_word_embeddings", true).set("torch_dtype", "float32").set("eos_token_id", 256);
+  config.set("tie_word_embeddings", true).set("torch_dtype", "float32").set("eos_token_id", kEnd);
   write_file_atomic(join_path(folder, "config.json"), config.dump(2) + "\n");
 }
 
-std::string utf8(uint32_t code) {
-  if (code < 0x80) return std::string(1, static_cast<char>(code));
-  return {static_cast<char>(0xc0 | code >> 6), static_cast<char>(0x80 | (code & 0x3f))};
-}
-
-// Byte-level BPE without merges: every byte is a token, under the printable name that GPT-2 gave it.
+// SentencePiece-style BPE without merges, which every build can read: 256 byte tokens for what no other token spells, the end
+// of a text, the space and the printable characters of ASCII.
 void write_tokenizer(const std::string &folder) {
+  const char *end = "</s>", *space = "\xE2\x96\x81";
   Json vocabulary = Json::object();
-  uint32_t next = 256;
-  for (uint32_t byte = 0; byte < 256; byte++) {
-    const bool printable = (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
-    vocabulary.set(utf8(printable ? byte : next++), static_cast<int64_t>(byte));
+  int64_t id = 0;
+  for (; id < kEnd; id++) {
+    char byte[8];
+    std::snprintf(byte, sizeof byte, "<0x%02X>", static_cast<unsigned>(id));
+    vocabulary.set(byte, id);
   }
-  const char *end = "<|endoftext|>";
+  vocabulary.set(end, id++);
+  vocabulary.set(space, id++);
+  for (char c = '!'; c <= '~'; c++) vocabulary.set(std::string(1, c), id++);
   Json added = Json::object();
-  added.set("id", 256).set("content", end).set("single_word", false).set("lstrip", false).set("rstrip", false);
+  added.set("id", kEnd).set("content", end).set("single_word", false).set("lstrip", false).set("rstrip", false);
   added.set("normalized", false).set("special", true);
-  Json byte_level = Json::object();
-  byte_level.set("type", "ByteLevel").set("add_prefix_space", false).set("trim_offsets", true).set("use_regex", true);
-  Json model = Json::object();
-  model.set("type", "BPE").set("vocab", std::move(vocabulary)).set("merges", Json::array());
+  const auto replace = [](const char *from, const char *to) {
+    Json step = Json::object();
+    step.set("type", "Replace").set("pattern", Json::object().set("String", from)).set("content", to);
+    return step;
+  };
+  const auto of_type = [](const char *type) { return Json::object().set("type", type); };
+  Json decoder = of_type("Sequence");
+  decoder.set("decoders", Json::array().push(replace(space, " ")).push(of_type("ByteFallback")).push(of_type("Fuse")));
+  Json model = of_type("BPE");
+  model.set("byte_fallback", true).set("vocab", std::move(vocabulary)).set("merges", Json::array());
   Json tokenizer = Json::object();
-  tokenizer.set("version", "1.0").set("added_tokens", Json::array().push(std::move(added))).set("normalizer", Json());
-  tokenizer.set("pre_tokenizer", byte_level).set("post_processor", Json()).set("decoder", byte_level).set("model", std::move(model));
+  tokenizer.set("version", "1.0").set("added_tokens", Json::array().push(std::move(added)));
+  tokenizer.set("normalizer", replace(" ", space)).set("pre_tokenizer", Json()).set("post_processor", Json());
+  tokenizer.set("decoder", std::move(decoder)).set("model", std::move(model));
   write_file_atomic(join_path(folder, "tokenizer.json"), tokenizer.dump() + "\n");
   Json config = Json::object();
   config.set("eos_token", end).set("tokenizer_class", "PreTrainedTokenizerFast");
