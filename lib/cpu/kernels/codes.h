@@ -170,7 +170,7 @@ typedef uint8_t Bytes32 __attribute__((vector_size(32)));
 template <class Bytes>
 MOE_INLINE void load_into(Bytes *v, const uint8_t *p) { __builtin_memcpy(v, p, sizeof *v); }
 template <class Bytes>
-MOE_INLINE void store_from(uint8_t *p, Bytes v) { __builtin_memcpy(p, &v, sizeof v); }
+MOE_INLINE void store_from(uint8_t *p, const Bytes &v) { __builtin_memcpy(p, &v, sizeof v); }
 
 // Bits [0, 16) of `bits`, each as 16 in a byte.
 MOE_INLINE Bytes16 fifth_bits(uint32_t bits) {

@@ -60,6 +60,15 @@ MOE_INLINE float float_at(const uint8_t *p) {
   __builtin_memcpy(&x, p, 4);
   return x;
 }
+// As load_bytes; `half`: only the first 32 bytes of a vector of 64, which may be the last of the memory, then zero.
+MOE_INLINE IntVec load_bytes(const void *p, bool half) {
+#if defined(__AVX512F__)
+  if (half) return reinterpret_cast<IntVec>(_mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)p)));
+#else
+  (void)half;
+#endif
+  return load_bytes(p);
+}
 MOE_INLINE IntVec broadcast_bytes(const uint8_t *p) {
   int32_t four;
   __builtin_memcpy(&four, p, 4);
@@ -136,10 +145,10 @@ MOE_INLINE void dot_row(const uint8_t *row, int64_t k, const ActivationRow *x, f
       low[t] = add_minima<G>(low[t], chunk.minimum, sums<G>(x[t]) + i / G, groups);
     }
     const auto part = [&](int j) __attribute__((always_inline)) {
-      const bool half = n - j * lanes < lanes;  // behind the last value stand other bytes of the row, with scale 0
+      const bool half = n - j * lanes < lanes;
       const IntVec codes = chunk.codes(j, half);
       for (int t = 0; t < N; t++) {
-        const IntVec dot = dot_bytes<CodeTraits<Block>::wide>(IntVec{}, codes, load_bytes(x[t].q + i + j * lanes));
+        const IntVec dot = dot_bytes<CodeTraits<Block>::wide>(IntVec{}, codes, load_bytes(x[t].q + i + j * lanes, half));
         sum[t][j % 2] = fma(to_float(dot), scales[t].lanes(j), sum[t][j % 2]);
       }
     };
