@@ -198,7 +198,8 @@ void panel_of(const uint8_t *w, int64_t row_bytes, int64_t columns, int64_t k, u
   constexpr int64_t step = chunk_values<Block>(), lanes = 4 * kWidth, group_bytes = G * kPanel + 2 * kPanel * 4;
   constexpr int64_t stride = step + 64;  // not a power of two: rows fall into different sets of the cache
   uint8_t codes[kPanel * stride];
-  float scales[kPanel * kGroups], minima[kPanel * kGroups], turned[2 * kGroups * kPanel];
+  constexpr int64_t square_columns = 16;
+  float scales[kPanel * kGroups], minima[kPanel * kGroups], turned[2 * kGroups * kPanel], square[square_columns * kPanel];
   if (columns < kPanel) {
     __builtin_memset(codes, 0, sizeof codes);
     __builtin_memset(scales, 0, sizeof scales);
@@ -217,11 +218,19 @@ void panel_of(const uint8_t *w, int64_t row_bytes, int64_t columns, int64_t k, u
     }
     transpose(kPanel, groups, scales, kGroups, turned, kPanel);
     transpose(kPanel, groups, minima, kGroups, turned + kGroups * kPanel, kPanel);
-    for (int64_t g = 0; g < groups; g++, panel += group_bytes) {
-      transpose(kPanel, G / 4, reinterpret_cast<const float *>(codes + g * G), stride / 4, reinterpret_cast<float *>(panel), kPanel);
-      __builtin_memcpy(panel + G * kPanel, turned + g * kPanel, kPanel * 4);
-      __builtin_memcpy(panel + G * kPanel + kPanel * 4, turned + (kGroups + g) * kPanel, kPanel * 4);
+    // 16 columns of 4 codes at a time, which is a square of registers and two or four groups
+    for (int64_t j = 0; j < n / 4; j += square_columns) {
+      const int64_t columns_left = n / 4 - j < square_columns ? n / 4 - j : square_columns;
+      transpose(kPanel, columns_left, reinterpret_cast<const float *>(codes + 4 * j), stride / 4, square, kPanel);
+      for (int64_t c = 0; c < columns_left; c += G / 4) {
+        const int64_t g = 4 * (j + c) / G;
+        uint8_t *group = panel + g * group_bytes;
+        __builtin_memcpy(group, square + c * kPanel, G * kPanel);
+        __builtin_memcpy(group + G * kPanel, turned + g * kPanel, kPanel * 4);
+        __builtin_memcpy(group + G * kPanel + kPanel * 4, turned + (kGroups + g) * kPanel, kPanel * 4);
+      }
     }
+    panel += groups * group_bytes;
   }
 }
 
