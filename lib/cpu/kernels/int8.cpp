@@ -309,8 +309,9 @@ void int8_panel(int64_t rows, int64_t columns, int64_t k, const uint8_t *a, int6
   float edge[kInt8Rows * kInt8Columns];
   for (int64_t j = 0; j < columns; j += kInt8Columns) {
     const int64_t width = columns - j < kInt8Columns ? columns - j : kInt8Columns;
-    for (int64_t r = 0; r < rows; r += kInt8Rows) {
-      const int64_t n = rows - r < kInt8Rows ? rows - r : kInt8Rows;
+    for (int64_t r = 0, n; r < rows; r += n) {  // even parts: two tiles of 4 rows hide more latency than one of 6 and one of 2
+      const int64_t tiles = (rows - r + kInt8Rows - 1) / kInt8Rows;
+      n = (rows - r + tiles - 1) / tiles;
       const uint8_t *from = a + r * a_bytes;
       float *to = c + r * ldc + j;
       if (width == kInt8Columns) {
