@@ -18,6 +18,7 @@ using cli::seconds_now;
 
 constexpr double kSampleSeconds = 0.01;  // an op is repeated until a sample lasts as long
 constexpr double kSeconds = 0.4;         // of a benchmark, once the fewest samples are there
+constexpr double kMostSeconds = 5;       // of a benchmark, once there is any
 constexpr int kFewestSamples = 5, kMostSamples = 15, kMostTries = 30;
 constexpr double kTwoCores = 1.3;  // two threads on two cores reach more than this times one
 
@@ -138,7 +139,8 @@ void sample(benchmark::State &state, int threads, const Work &work, const std::f
     std::vector<Sample> samples;
     int tries = 0;
     for (const double start = seconds_now(); tries < kMostTries && samples.size() < kMostSamples; tries++) {
-      if (static_cast<int>(samples.size()) >= kFewestSamples && seconds_now() - start > kSeconds) break;
+      const int taken = static_cast<int>(samples.size());
+      if (taken > 0 && seconds_now() - start > (taken < kFewestSamples ? kMostSeconds : kSeconds)) break;
       if (on_one_core(threads)) continue;
       const double hand_off = hand_off_seconds();
       Limits limits(work, threads);

@@ -16,7 +16,8 @@ def title: {
 def order: ["load", "prompt_512", "generate", "generate_batch_8", "lora_random_rows", "lora_gsm8k", "router_gsm8k", "choice_medmcqa", "choice_casehold"] as $all
   | . as $work | $all | index($work) // length;
 
-def machine: "\(.cpu), \(.processors) processors, level \(.level), libmoe \(.version), \(.date), load average at the start \(.load_average_at_start)";
+def machine: "\(.cpu), \(.processors) processors, level \(.level), libmoe \(.version), \(.date), load average at the start \(.load_average_at_start)."
+  + (if (.load_average_at_start | split(" ")[0] | tonumber? // 0) >= 0.5 then " **The machine was busy: these figures are not to be quoted.**" else "" end);
 
 # ---- whole runs ----
 def peak($threads): [.measurements[] | select(.threads == $threads) | .details.machine_peak // [] | .[] | select(.threads == $threads)];
@@ -34,7 +35,7 @@ def limit($work; $facts; $peak; $compute):
 
 def whole_run:
   . as $run | ([.measurements[].threads] | max) as $threads
-  | "\(.machine | machine). Medians of \([.measurements[].round] | max) rounds (smallest-largest).", "",
+  | "\(.machine | machine) Medians of \([.measurements[].round] | max) rounds (smallest-largest).", "",
     (["model", "work", "1 thread", "\($threads) threads", "times", "of the limit", "memory"] | header),
     (.measurements | group_by(.model) | sort_by(.[0].model) | reverse | .[] | . as $of_model
       | ([.[].details.compute // empty] | first) as $compute
@@ -58,7 +59,7 @@ def whole_run:
 # ---- peers ----
 def peers:
   . as $run
-  | "\(.machine | machine). Peers: \(.versions | to_entries | map("\(.key) \(.value)") | join(", ")). Medians of \([.measurements[].round] | max) rounds (smallest-largest); ratios within a round.", "",
+  | "\(.machine | machine) Peers: \(.versions | to_entries | map("\(.key) \(.value)") | join(", ")). Medians of \([.measurements[].round] | max) rounds (smallest-largest); ratios within a round.", "",
     (["model", "work", "peer", "peer's", "libmoe", "ratio", "memory: peer, libmoe"] | header),
     ([.measurements[] | select(.engine != "libmoe")] | group_by([.model, .work, .engine])
       | sort_by([(.[0].work | order), .[0].model, .[0].engine]) | .[] | . as $peer
