@@ -114,10 +114,17 @@ model_facts() {
               layer_operations: (2 * ([.tensors[] | select(.name | startswith("blk.")) | select(.shape | length == 2) | .shape[0] * .shape[1]] | add))}}'
 }
 
+# Share of the processors that other programs have, over two seconds; empty where the system does not tell.
+busy_share() {
+  [ -r /proc/stat ] || return 0
+  { head -n 1 /proc/stat; sleep 2; head -n 1 /proc/stat; } | awk '
+    { idle[NR] = $5 + $6; for (i = 2; i <= 9; i++) all[NR] += $i }
+    END { printf "%.3f", 1 - (idle[2] - idle[1]) / (all[2] - all[1]) }'
+}
+
 machine_facts() {
   jq -nc --arg cpu "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)" --argjson processors "$(getconf _NPROCESSORS_ONLN)" \
-    --arg load "$(cut -d' ' -f1-3 /proc/loadavg 2>/dev/null)" --arg date "$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
-    --argjson doctor "$("$programs/moe-train" doctor --json)" \
+    --arg busy "$(busy_share)" --arg date "$(date -u +%Y-%m-%dT%H:%M:%SZ)" --argjson doctor "$("$programs/moe-train" doctor --json)" \
     '{cpu: $cpu, processors: $processors, memory_bytes: $doctor.memory_bytes, level: $doctor.cpu_level, version: $doctor.version, date: $date,
-      load_average_at_start: $load}'
+      busy_share_at_start: ($busy | tonumber? // null)}'
 }

@@ -16,8 +16,8 @@ def title: {
 def order: ["load", "prompt_512", "generate", "generate_batch_8", "lora_random_rows", "lora_gsm8k", "router_gsm8k", "choice_medmcqa", "choice_casehold"] as $all
   | . as $work | $all | index($work) // length;
 
-def machine: "\(.cpu), \(.processors) processors, level \(.level), libmoe \(.version), \(.date), load average at the start \(.load_average_at_start)."
-  + (if (.load_average_at_start | split(" ")[0] | tonumber? // 0) >= 0.5 then " **The machine was busy: these figures are not to be quoted.**" else "" end);
+def machine: "\(.cpu), \(.processors) processors, level \(.level), libmoe \(.version), \(.date)."
+  + (if .busy_share_at_start > 0.05 then " **Other programs had \(.busy_share_at_start | percent) of the machine: these figures are not to be quoted.**" else "" end);
 
 # ---- whole runs ----
 def peak($threads): [.measurements[] | select(.threads == $threads) | .details.machine_peak // [] | .[] | select(.threads == $threads)];

@@ -7,7 +7,7 @@ type -P jq >/dev/null || { echo "jq is missing"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-machine='{"cpu": "C", "processors": 2, "level": "avx2", "version": "1", "date": "D", "load_average_at_start": "0"}'
+machine='{"cpu": "C", "processors": 2, "level": "avx2", "version": "1", "date": "D", "busy_share_at_start": 0.01}'
 # measurement ENGINE WORK THREADS ROUND VALUE [DETAILS]
 measurement() {
   printf '{"engine": "%s", "model": "m", "work": "%s", "threads": %s, "round": %s, "value": %s, "unit": "tokens/s", "peak_rss_bytes": 2000000000, "details": %s}' \
@@ -33,6 +33,11 @@ expect '| m | adapter training, 8 GSM8K rows a step, rank 16 |  | 600 tokens/s |
 expect 'm: a token of router training takes 1.2 times that of adapter training.' "$work/text"
 expect '| m | generation, one sequence | p | 75 (50-100) tokens/s | 200 (100-300) | 2.5 (2-3) | 2 GB, 2 GB |' "$work/text"
 expect 'other was left out: no wheel' "$work/text"
+
+! grep -q 'not to be quoted' "$work/text" || { echo "an idle machine was called busy"; exit 1; }
+sed 's/"busy_share_at_start": 0.01/"busy_share_at_start": 0.4/' "$work/whole.json" >"$work/busy.json"
+"$here/table" --whole-run "$work/busy.json" >"$work/busy"
+expect 'Other programs had 40 % of the machine' "$work/busy"
 
 printf 'before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n' >"$work/doc.md"
 "$here/table" --whole-run "$work/whole.json" --peers "$work/peers.json" --write "$work/doc.md"
