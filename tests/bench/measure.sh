@@ -53,6 +53,8 @@ speed() {
   timed "$work/bench.json" "$programs/moe-eval" bench --model "$(model_file "$model")" --threads "$threads" --json --quiet "$@"
   details=$(jq -c '{backend, compute, machine_peak}' "$work/bench.json")
   batch=$(jq .batch_size "$work/bench.json")
+  # The peak is measured in a child with large buffers, which the system counts as well: then the process's own count holds.
+  [ "$(jq '.machine_peak | length' "$work/bench.json")" -eq 0 ] || rss=$(jq .peak_rss_bytes "$work/bench.json")
   while read -r work_name key unit; do
     value=$(jq --arg key "$key" 'if .train_tokens_per_s and $key != "train_tokens_per_s" then empty else .[$key + "_median"] // empty end' "$work/bench.json")
     [ -n "$value" ] || continue
