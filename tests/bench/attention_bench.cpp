@@ -1,5 +1,5 @@
-// Attention on packed batches of bf16 rows, gradients f32, as in training; and of one new token over a cache. Only the products of
-// visible pairs count: 4 h operations a pair and head forward, 10 h backward; decoding has to read the keys and values.
+// Attention on packed batches of bf16 rows, gradients f32, as in training; and of one new token over a cache. Only the products
+// of visible pairs count: 4 h operations a pair and head forward, 10 h backward; decoding has to read the keys and values.
 #include <algorithm>
 #include <cmath>
 
@@ -11,7 +11,8 @@ namespace moe::bench {
 namespace {
 
 AttentionShape shape_of(const ModelShapes &model) {
-  return {model.heads, model.kv_heads, model.head_dimension, model.window, 1 / std::sqrt(static_cast<float>(model.head_dimension))};
+  return {model.heads, model.kv_heads, model.head_dimension, model.window,
+          1 / std::sqrt(static_cast<float>(model.head_dimension))};
 }
 
 // Pairs of a query and a key that it sees, in `count` sequences of `length` tokens.
@@ -66,18 +67,20 @@ void add_batch(const ModelShapes &model, int64_t count, int64_t length, int thre
 
 // One new token of each sequence over `length` cached ones.
 void add_decoding(const ModelShapes &model, int64_t count, int64_t length, int threads) {
-  add(shape_name("attention_decoding", model.name, "sequences:" + std::to_string(count), length, threads), [=](benchmark::State &state) {
-    const auto backend = make_backend(threads);
-    Batch b(*backend, model, count, length);
-    for (int64_t s = 0; s < count; s++) {
-      b.sequences[static_cast<size_t>(s)].first_query = s;
-      b.sequences[static_cast<size_t>(s)].queries = 1;
-    }
-    const double pairs = static_cast<double>(count * (model.window > 0 ? std::min(length, model.window) : length));
-    sample(state, threads,
-           {4 * pairs * static_cast<double>(model.heads * model.head_dimension), Limit::f32, 4 * pairs * static_cast<double>(b.key_width)},
-           [&] { backend->attention(shape_of(model), b.sequences, b.q.rows(), b.out.rows(), nullptr); });
-  });
+  add(shape_name("attention_decoding", model.name, "sequences:" + std::to_string(count), length, threads),
+      [=](benchmark::State &state) {
+        const auto backend = make_backend(threads);
+        Batch b(*backend, model, count, length);
+        for (int64_t s = 0; s < count; s++) {
+          b.sequences[static_cast<size_t>(s)].first_query = s;
+          b.sequences[static_cast<size_t>(s)].queries = 1;
+        }
+        const double pairs = static_cast<double>(count * (model.window > 0 ? std::min(length, model.window) : length));
+        sample(state, threads,
+               {4 * pairs * static_cast<double>(model.heads * model.head_dimension), Limit::f32,
+                4 * pairs * static_cast<double>(b.key_width)},
+               [&] { backend->attention(shape_of(model), b.sequences, b.q.rows(), b.out.rows(), nullptr); });
+      });
 }
 
 }  // namespace

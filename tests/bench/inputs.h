@@ -44,12 +44,13 @@ class Activations {
   int64_t n_;
 };
 
-// A weight matrix in copies that follow each other in memory: taken in turn, more of them than the caches hold are read from memory,
-// as the layers of a model are.
+// A weight matrix in copies that follow each other in memory: taken in turn, more of them than the caches hold are read from
+// memory, as the layers of a model are.
 class Weights {
  public:
   Weights(DType type, int64_t out, int64_t in, int64_t copies = 1)
-      : copies_(copies), stride_(out * row_bytes(type, in)), bytes_(static_cast<size_t>(copies * stride_)), matrix_{type, out, in, nullptr} {
+      : copies_(copies), stride_(out * row_bytes(type, in)),
+        bytes_(static_cast<size_t>(copies * stride_)), matrix_{type, out, in, nullptr} {
     const DTypeInfo &info = dtype_info(type);
     if (!info.quantized) {
       fill_numbers(type, out * in, 2, bytes_.data());

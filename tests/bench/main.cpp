@@ -30,8 +30,9 @@ class Table : public benchmark::BenchmarkReporter {
       if (run.counters.count("share") == 0) {
         std::printf("%-82s %s\n", name.c_str(), run.report_label.c_str());
       } else {
-        std::printf("%-82s %11.1f %8.1f %8.1f  %-5s %5.1f%% %7.0f ns %8.0f\n", name.c_str(), run.GetAdjustedRealTime(), counter("rate"),
-                    counter("limit"), run.report_label.c_str(), 100 * counter("share"), counter("handoff_ns"), counter("dropped"));
+        std::printf("%-82s %11.1f %8.1f %8.1f  %-5s %5.1f%% %7.0f ns %8.0f\n", name.c_str(), run.GetAdjustedRealTime(),
+                    counter("rate"), counter("limit"), run.report_label.c_str(), 100 * counter("share"), counter("handoff_ns"),
+                    counter("dropped"));
       }
     }
     std::fflush(stdout);

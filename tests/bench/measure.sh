@@ -17,7 +17,8 @@ stop() { echo "$(basename "$0"): $*" >&2; exit 1; }
 need_tools() {
   type -P jq >/dev/null || stop "jq is missing (Debian: apt-get install jq)"
   [ -n "$gnu_time" ] || stop "GNU time is missing (Debian: apt-get install time)"
-  [ -x "$programs/moe-eval" ] || stop "no $programs/moe-eval: cmake --preset release && cmake --build build/release, or set MOE_PROGRAMS"
+  [ -x "$programs/moe-eval" ] ||
+    stop "no $programs/moe-eval: cmake --preset release && cmake --build build/release, or set MOE_PROGRAMS"
   "$root/scripts/get-models" "$models" "$@" >&2
 }
 
@@ -39,14 +40,14 @@ timed() {
 
 # record MODEL WORK THREADS VALUE UNIT [DETAILS]
 record() {
-  jq -nc --arg model "$1" --arg work "$2" --argjson threads "$3" --argjson value "$4" --arg unit "$5" --argjson details "${6:-{\}}" \
-    --argjson round "$round" --argjson rss "${rss:-null}" \
+  jq -nc --arg model "$1" --arg work "$2" --argjson threads "$3" --argjson value "$4" --arg unit "$5" \
+    --argjson details "${6:-{\}}" --argjson round "$round" --argjson rss "${rss:-null}" \
     '{engine: "libmoe", model: $model, work: $work, threads: $threads, round: $round, value: $value, unit: $unit,
       peak_rss_bytes: $rss, details: $details}'
 }
 
-# speed MODEL THREADS [ARGUMENT...]: of moe-eval bench. With --batch-size only the generation counts; training has a process of its own
-# (--train --prompt-tokens 1 --generate-tokens 0), so that its memory is not that of generation.
+# speed MODEL THREADS [ARGUMENT...]: of moe-eval bench. With --batch-size only the generation counts; training has a process of its
+# own (--train --prompt-tokens 1 --generate-tokens 0), so that its memory is not that of generation.
 speed() {
   local model=$1 threads=$2 details batch work_name key unit value
   shift 2
@@ -56,7 +57,8 @@ speed() {
   # The peak is measured in a child with large buffers, which the system counts as well: then the process's own count holds.
   [ "$(jq '.machine_peak | length' "$work/bench.json")" -eq 0 ] || rss=$(jq .peak_rss_bytes "$work/bench.json")
   while read -r work_name key unit; do
-    value=$(jq --arg key "$key" 'if .train_tokens_per_s and $key != "train_tokens_per_s" then empty else .[$key + "_median"] // empty end' "$work/bench.json")
+    value=$(jq --arg key "$key" 'if .train_tokens_per_s and $key != "train_tokens_per_s" then empty
+      else .[$key + "_median"] // empty end' "$work/bench.json")
     [ -n "$value" ] || continue
     if [ "$batch" -gt 1 ]; then
       [ "$work_name" = generate ] || continue
@@ -84,7 +86,11 @@ choice() {
 
 # step_rate METRICS: tokens a second of the steps after the first, which allocates.
 step_rate() { jq -s '[.[] | select(.seconds and .step > 1)] | (map(.tokens) | add) / (map(.seconds) | add)' "$1"; }
-step_details() { jq -sc '[.[] | select(.seconds)] | {tokens: (map(.tokens) | add), supervised_tokens: (map(.supervised_tokens) | add), losses: map(.loss)}' "$1"; }
+step_details() {
+  jq -sc '[.[] | select(.seconds)]
+    | {tokens: (map(.tokens) | add), supervised_tokens: (map(.supervised_tokens) | add), losses: map(.loss)}' "$1"
+}
+record_steps() { record "$1" "$2" "$3" "$(step_rate "$4")" tokens/s "$(step_details "$4")"; }  # MODEL WORK THREADS METRICS
 
 training_rows=(--max-length 512 --batch-size 8 --learning-rate 1e-4)
 
@@ -94,7 +100,7 @@ lora() {
   rm -rf "$work/lora"
   timed /dev/null "$programs/moe-train" lora --model "$(model_file "$model")" --threads "$threads" --quiet --domain math --rank 16 \
     --data "$root/data/gsm8k/train.jsonl" --max-samples $((8 * steps)) "${training_rows[@]}" --output-dir "$work/lora"
-  record "$model" lora_gsm8k "$threads" "$(step_rate "$work/lora/metrics.jsonl")" tokens/s "$(step_details "$work/lora/metrics.jsonl")"
+  record_steps "$model" lora_gsm8k "$threads" "$work/lora/metrics.jsonl"
 }
 
 # router MODEL THREADS STEPS: the router alone over four experts (the adapter that `lora` left, four times: values do not change the
@@ -106,14 +112,15 @@ router() {
     --adapters "math=$adapter,second=$adapter,third=$adapter,fourth=$adapter" >/dev/null
   timed /dev/null "$programs/moe-train" router --moe "$work/bundle" --threads "$threads" --quiet \
     --data "math=$root/data/gsm8k/train.jsonl" --max-samples $((8 * steps)) "${training_rows[@]}" --output-dir "$work/router"
-  record "$model" router_gsm8k "$threads" "$(step_rate "$work/router/metrics.jsonl")" tokens/s "$(step_details "$work/router/metrics.jsonl")"
+  record_steps "$model" router_gsm8k "$threads" "$work/router/metrics.jsonl"
 }
 
 # What the shares of a model are counted in: operations of a token in the linear maps of its layers, bytes of all its weights.
 model_facts() {
   "$programs/moe-eval" inspect "$(model_file "$1")" --json | jq -c --arg name "$1" '{
     ($name): {file: (.path | split("/") | last), bytes: .tensor_bytes,
-              layer_operations: (2 * ([.tensors[] | select(.name | startswith("blk.")) | select(.shape | length == 2) | .shape[0] * .shape[1]] | add))}}'
+              layer_operations: (2 * ([.tensors[] | select((.name | startswith("blk.")) and (.shape | length == 2))
+                                       | .shape[0] * .shape[1]] | add))}}'
 }
 
 # Share of the processors that other programs have, over two seconds; empty where the system does not tell.
@@ -125,8 +132,9 @@ busy_share() {
 }
 
 machine_facts() {
-  jq -nc --arg cpu "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)" --argjson processors "$(getconf _NPROCESSORS_ONLN)" \
-    --arg busy "$(busy_share)" --arg date "$(date -u +%Y-%m-%dT%H:%M:%SZ)" --argjson doctor "$("$programs/moe-train" doctor --json)" \
-    '{cpu: $cpu, processors: $processors, memory_bytes: $doctor.memory_bytes, level: $doctor.cpu_level, version: $doctor.version, date: $date,
-      busy_share_at_start: ($busy | tonumber? // null)}'
+  jq -nc --arg cpu "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)" \
+    --argjson processors "$(getconf _NPROCESSORS_ONLN)" --arg busy "$(busy_share)" \
+    --arg date "$(date -u +%Y-%m-%dT%H:%M:%SZ)" --argjson doctor "$("$programs/moe-train" doctor --json)" \
+    '{cpu: $cpu, processors: $processors, memory_bytes: $doctor.memory_bytes, level: $doctor.cpu_level, version: $doctor.version,
+      date: $date, busy_share_at_start: ($busy | tonumber? // null)}'
 }

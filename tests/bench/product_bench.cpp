@@ -1,5 +1,5 @@
-// Products with stored weights (2 T out in operations): prompts and training batches, few tokens, whose limit is reading the weights
-// from memory, and the low-rank products of an adapter of rank 16 with their gradients.
+// Products with stored weights (2 T out in operations): prompts and training batches, few tokens, whose limit is reading the
+// weights from memory, and the low-rank products of an adapter of rank 16 with their gradients.
 #include "inputs.h"
 #include "models.h"
 #include "sampling.h"
@@ -16,8 +16,8 @@ Limit limit_of(DType activations) {
 }
 
 std::string name_of(const Linear &linear, DType activations) {
-  return linear.name + ":" + dtype_info(linear.type).name + ":" + std::to_string(linear.out) + "x" + std::to_string(linear.in) + "/" +
-         dtype_info(activations).name;
+  return linear.name + ":" + dtype_info(linear.type).name + ":" + std::to_string(linear.out) + "x" + std::to_string(linear.in) +
+         "/" + dtype_info(activations).name;
 }
 
 void add_matmul(const ModelShapes &model, const Linear &linear, DType activations, int64_t tokens, int threads) {
@@ -60,7 +60,8 @@ void add_low_rank(const ModelShapes &model, int64_t n, int threads) {
     const auto backend = make_backend(threads);
     Activations v(*backend, kTrainingTokens, kRank, DType::f32), x(*backend, kTrainingTokens, n, DType::bf16, 2);
     Activations g(*backend, kRank, n, DType::f32);
-    sample(state, threads, work, [&] { backend->outer_product(kTrainingTokens, kRank, n, v.rows(), x.rows(), g.floats(), false); });
+    sample(state, threads, work,
+           [&] { backend->outer_product(kTrainingTokens, kRank, n, v.rows(), x.rows(), g.floats(), false); });
   });
   add(shape_name("low_rank_down", model.name, what, kTrainingTokens, threads), [=](benchmark::State &state) {
     const auto backend = make_backend(threads);
@@ -86,10 +87,12 @@ void add_products() {
       for (const Linear &linear : model.layer) {
         for (const int64_t tokens : model.large ? Counts{512} : Counts{64, 512, kTrainingTokens}) {
           add_matmul(model, linear, DType::bf16, tokens, threads);
-          if (dtype_info(linear.type).quantized && tokens < kTrainingTokens) add_matmul(model, linear, DType::i8, tokens, threads);
+          if (dtype_info(linear.type).quantized && tokens < kTrainingTokens)
+            add_matmul(model, linear, DType::i8, tokens, threads);
         }
         if (!model.large) add_matmul(model, linear, DType::f32, 512, threads);
-        for (const int64_t tokens : model.large ? Counts{512} : Counts{512, kTrainingTokens}) add_transposed(model, linear, tokens, threads);
+        for (const int64_t tokens : model.large ? Counts{512} : Counts{512, kTrainingTokens})
+          add_transposed(model, linear, tokens, threads);
         for (const int64_t tokens : {1, 4, 8}) add_few_tokens(model, linear, tokens, threads);
       }
       add_few_tokens(model, {"head", model.head_type, model.vocabulary, model.hidden}, 1, threads);

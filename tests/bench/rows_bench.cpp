@@ -1,4 +1,5 @@
-// Passes over rows. Their limit is reading and writing every element once; batches that stay in a cache can be faster than memory.
+// Passes over rows. Their limit is reading and writing every element once; batches that stay in a cache can be faster than
+// memory.
 #include "inputs.h"
 #include "models.h"
 #include "sampling.h"
@@ -32,7 +33,8 @@ void add_gated_activation(const ModelShapes &model, DType out, int threads) {
   if (out == DType::i8) return;
   add(shape_name("gated_activation_backward", model.name, dtype_info(out).name, kTokens, threads), [=](benchmark::State &state) {
     const auto backend = make_backend(threads);
-    Activations a(*backend, kTokens, n, DType::bf16, 1), b(*backend, kTokens, n, DType::bf16, 2), dh(*backend, kTokens, n, DType::f32, 3);
+    Activations a(*backend, kTokens, n, DType::bf16, 1), b(*backend, kTokens, n, DType::bf16, 2),
+        dh(*backend, kTokens, n, DType::f32, 3);
     Activations da(*backend, kTokens, n, out), db(*backend, kTokens, n, out);
     sample(state, threads, {0, Limit::read, 2 * bytes_of(DType::bf16, n) + bytes_of(DType::f32, n) + 2 * bytes_of(out, n)},
            [&] { backend->gated_activation_backward(kTokens, n, phi, a.rows(), b.rows(), dh.rows(), da.rows(), db.rows()); });

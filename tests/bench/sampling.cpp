@@ -37,7 +37,8 @@ double hand_off_seconds() {
     for (int round = 0; round < kRounds; round++) {
       const double start = seconds_now();
       for (int i = 0; i < kExchanges; i++) {
-        while (turn.load(std::memory_order_acquire) != me) {}
+        while (turn.load(std::memory_order_acquire) != me) {
+        }
         turn.store(1 - me, std::memory_order_release);
       }
       if (me == 0) best = std::min(best, (seconds_now() - start) / (2 * kExchanges));
@@ -62,7 +63,8 @@ class Limits {
     if (work_.bytes > 0) bytes_ = std::max(bytes_, cli::measure_limit(Limit::read, threads_));
   }
   Sample result(double seconds) const {
-    const double computing = operations_ > 0 ? work_.operations / operations_ : 0, reading = bytes_ > 0 ? work_.bytes / bytes_ : 0;
+    const double computing = operations_ > 0 ? work_.operations / operations_ : 0,
+                 reading = bytes_ > 0 ? work_.bytes / bytes_ : 0;
     const bool reads = reading > computing || work_.operations == 0;
     Sample sample;
     sample.seconds = seconds;

@@ -1,5 +1,5 @@
-// How an op is measured: short samples, each between two measurements of the machine's limit on the same threads, because a virtual
-// machine changes its speed from second to second. Reported (medians over the samples): the time of one call and
+// How an op is measured: short samples, each between two measurements of the machine's limit on the same threads, because a
+// virtual machine changes its speed from second to second. Reported (medians over the samples): the time of one call and
 //
 //   rate         operations (bytes, where reading is the limit) a second, in units of 1e9
 //   limit        what this machine reached just then, in the same unit; the label says of what
@@ -21,8 +21,8 @@ namespace moe::bench {
 
 using cli::Limit;
 
-// What one call of an op must do at least: operations of a kind, and bytes that have to come from memory. The one that takes longer
-// at the machine's rate is the limit.
+// What one call of an op must do at least: operations of a kind, and bytes that have to come from memory. The one that takes
+// longer at the machine's rate is the limit.
 struct Work {
   double operations = 0;
   Limit kind = Limit::f32;
