@@ -33,7 +33,10 @@ model_file() {
 timed() {
   local output=$1 kilobytes
   shift
-  "$gnu_time" -f %M -o "$work/rss" "$@" >"$output" 2>"$work/stderr" || { cat "$work/stderr" >&2; return 1; }
+  "$gnu_time" -f %M -o "$work/rss" "$@" >"$output" 2>"$work/stderr" || {
+    { tail -n 20 "$work/stderr"; echo "failed: $* ($(head -n 1 "$work/rss"))"; } >&2
+    return 1
+  }
   kilobytes=$(tail -n 1 "$work/rss")
   rss=$((kilobytes * 1024))
 }
