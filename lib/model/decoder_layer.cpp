@@ -175,7 +175,8 @@ void DecoderLayer::project(int64_t layer, Module module, Rows x, Rows y, Store s
   ops_.projection(tokens_, x, w, nullptr, state.terms[static_cast<int>(module)], y, store, scratch.projection);
 }
 
-// norm(x) as the modules read it. A router reads it before it is rounded to int8, and so do the experts' low-rank products.
+// norm(x) as the modules read it. A router reads it before it is rounded to int8, and so do the experts of an FFN mixture; low-rank
+// terms of a projection read what the projection reads.
 Rows DecoderLayer::normalize(int64_t layer, std::initializer_list<Module> modules, RouterKind kind, const float *x, const float *weight,
                              RouterState &state, LayerScratch &scratch) {
   const Rows input = product_input(layer, modules, scratch.normed, scratch);

@@ -314,21 +314,23 @@ MOE_INLINE_SPECIAL void expand_vectors<BlockQ6K>(const uint8_t *p, Vec *w) {
 #endif
 
 // Calls the template for the block description of a weight type.
+#define MOE_QUANTIZED_CASES(call)                    \
+  case DType::q4_0: call(BlockQ4_0); break;          \
+  case DType::q4_1: call(BlockQ4_1); break;          \
+  case DType::q5_0: call(BlockQ5_0); break;          \
+  case DType::q5_1: call(BlockQ5_1); break;          \
+  case DType::q8_0: call(BlockQ8_0); break;          \
+  case DType::q2_k: call(BlockQ2K); break;           \
+  case DType::q3_k: call(BlockQ3K); break;           \
+  case DType::q4_k: call(BlockQ4K); break;           \
+  case DType::q5_k: call(BlockQ5K); break;           \
+  case DType::q6_k: call(BlockQ6K); break;
 #define MOE_DISPATCH_BLOCK(type, call)               \
   switch (type) {                                    \
     case DType::f32: call(BlockF32); break;          \
     case DType::f16: call(BlockF16); break;          \
     case DType::bf16: call(BlockBf16); break;        \
-    case DType::q4_0: call(BlockQ4_0); break;        \
-    case DType::q4_1: call(BlockQ4_1); break;        \
-    case DType::q5_0: call(BlockQ5_0); break;        \
-    case DType::q5_1: call(BlockQ5_1); break;        \
-    case DType::q8_0: call(BlockQ8_0); break;        \
-    case DType::q2_k: call(BlockQ2K); break;         \
-    case DType::q3_k: call(BlockQ3K); break;         \
-    case DType::q4_k: call(BlockQ4K); break;         \
-    case DType::q5_k: call(BlockQ5K); break;         \
-    case DType::q6_k: call(BlockQ6K); break;         \
+    MOE_QUANTIZED_CASES(call)                        \
     default: break;                                  \
   }
 

@@ -15,19 +15,10 @@ template <> struct CodeTraits<BlockQ2K> { static constexpr int group = 16; stati
 template <> struct CodeTraits<BlockQ3K> { static constexpr int group = 16; static constexpr bool wide = false; };
 template <> struct CodeTraits<BlockQ6K> { static constexpr int group = 16; static constexpr bool wide = false; };
 
-#define MOE_DISPATCH_CODES(type, call)               \
-  switch (type) {                                    \
-    case DType::q4_0: call(BlockQ4_0); break;        \
-    case DType::q4_1: call(BlockQ4_1); break;        \
-    case DType::q5_0: call(BlockQ5_0); break;        \
-    case DType::q5_1: call(BlockQ5_1); break;        \
-    case DType::q8_0: call(BlockQ8_0); break;        \
-    case DType::q2_k: call(BlockQ2K); break;         \
-    case DType::q3_k: call(BlockQ3K); break;         \
-    case DType::q4_k: call(BlockQ4K); break;         \
-    case DType::q5_k: call(BlockQ5K); break;         \
-    case DType::q6_k: call(BlockQ6K); break;         \
-    default: break;                                  \
+#define MOE_DISPATCH_CODES(type, call) \
+  switch (type) {                      \
+    MOE_QUANTIZED_CASES(call)          \
+    default: break;                    \
   }
 
 constexpr int kGroups = 16;  // of a chunk, at most
