@@ -79,16 +79,15 @@ void ThreadPool::stop() {
 }
 
 void ThreadPool::worker(int thread) {
-  uint32_t seen = epoch_.load();
-  while (!stop_.load()) {
+  for (uint32_t seen = epoch_.load();; seen = epoch_.load()) {
     if (seen % 2 == 1) {
       inside_.fetch_add(1);
       seen = epoch_.load();
       if (seen % 2 == 1) take_tasks(thread);
       if (inside_.fetch_sub(1) == 1) inside_.notify_all();
     }
+    if (stop_.load()) return;  // after the last look at the epoch: whoever saw the one of stop() must not wait for another
     wait_while(epoch_, seen);
-    seen = epoch_.load();
   }
 }
 

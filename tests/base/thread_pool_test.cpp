@@ -48,6 +48,13 @@ TEST(ThreadPool, WhatTasksWroteIsSeenByTheCallerAndByTheNextRun) {
   }
 }
 
+TEST(ThreadPool, EndsRightAfterARun) {
+  for (int round = 0; round < 5000; ++round) {
+    ThreadPool pool(2);
+    pool.run(2, [](int64_t, int) {});
+  }
+}
+
 TEST(ThreadPool, WakesWorkersThatSleep) {
   ThreadPool pool(2);
   for (int round = 0; round < 3; ++round) {
