@@ -1,6 +1,7 @@
 // The CPU's implementation of tensor/backend.h: one file per op in this folder. Ops cut their work into tasks
 // of fixed tiles, so that results are bit-equal for any number of threads.
 #pragma once
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -73,6 +74,8 @@ class CpuBackend final : public Backend {
   void few_tokens(int64_t tokens, const Matrix &w, Rows y, Store store, Dot &&dot);
   void matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
   void matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
+  // The panels of i8 activations for weights like w, int8_panel_bytes each.
+  void pack_i8(int64_t tokens, Rows x, const Matrix &w, uint8_t *panels);
   void few_tokens_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
   template <class Operand, class MakePanels>
   void product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, MakePanels &&make_panels);
@@ -100,6 +103,14 @@ class CpuBackend final : public Backend {
     float *to = static_cast<float *>(y.data) + t * y.stride;
     if (store == Store::add) k_.add(n, row, to);
     else if (to != row) k_.scale(n, 1.0f, row, to);
+  }
+
+  // The same for values [column, column + n) of a row of f32 or bf16.
+  void put_part(const float *values, int64_t column, int64_t n, Rows y, int64_t t, Store store) const {
+    const int64_t at = t * y.stride + column;
+    if (y.dtype == DType::bf16) k_.to_bf16(values, n, static_cast<uint16_t *>(y.data) + at);
+    else if (store == Store::add) k_.add(n, values, static_cast<float *>(y.data) + at);
+    else std::memcpy(static_cast<float *>(y.data) + at, values, static_cast<size_t>(n) * 4);
   }
 
   std::shared_ptr<ThreadPool> pool_;

@@ -30,6 +30,7 @@ struct Head {
   int64_t slices;
   // of slice s and row t: maximum[s * rows + t], sum[s * rows + t], weighted + (s * rows + t) * stride
   float *maximum = nullptr, *sum = nullptr, *weighted = nullptr, *label_logit = nullptr;
+  uint8_t *panels = nullptr;  // of int8 hidden rows
 
   // Vocabulary rows expanded at a time: both forms of panels take 640 KiB of the second-level cache.
   bool int8() const { return hidden.dtype == DType::i8; }
@@ -43,13 +44,15 @@ struct Scratch {
   float *hidden;          // [kTaskRows, stride]
   float *columns, *rows;  // panels of a chunk for h W^T and for P W
   float *logits;          // [kLogitRows, logit_stride]
+  float *turned;          // [chunk, kPanel] of integer products, whose `columns` are expanded weight rows
   int64_t logit_stride;
   size_t bytes;
 
   Scratch(void *base, const Head &head) {
     Carver carver(base);
-    hidden = carver.take(kTaskRows * head.stride);
-    columns = carver.take(head.chunk() * head.w.columns);
+    hidden = carver.take(head.int8() ? 0 : kTaskRows * head.stride);
+    columns = carver.take(head.int8() ? expanded_bytes(head.chunk(), head.w.columns) / 4 : head.chunk() * head.w.columns);
+    turned = carver.take(head.int8() ? head.chunk() * kPanel : 0);
     rows = carver.take(head.gradient ? head.chunk() * round_up(head.w.columns, kPanel) : 0);
     logit_stride = head.chunk() + 16;
     logits = carver.take(kLogitRows * logit_stride);
@@ -74,20 +77,11 @@ void take_logits(const Head &head, int64_t slice, int64_t t, int64_t v, int64_t 
   head.sum[at] += k.exp_shifted(n, logits, head.maximum[at], logits);
 }
 
-// The panel of the vocabulary rows from i on of a chunk; its bytes fit where an f32 panel would stand.
-uint8_t *int8_panel(const Head &head, const Scratch &x, int64_t i) {
-  return reinterpret_cast<uint8_t *>(x.columns) + i / kPanel * int8_panel_bytes(head.w.dtype, head.w.columns);
-}
-
 void expand_chunk(const Head &head, int64_t v, int64_t n, const Scratch &x) {
   const int64_t d = head.w.columns;
+  if (head.int8()) return head.k.expand_i8(head.w.dtype, head.weights(v), head.row_bytes, n, d, reinterpret_cast<uint8_t *>(x.columns));
   for (int64_t i = 0; i < n; i += kPanel) {
-    const int64_t count = std::min(kPanel, n - i);
-    if (head.int8()) {
-      head.k.panel_i8(head.w.dtype, head.weights(v + i), head.row_bytes, count, d, int8_panel(head, x, i));
-    } else {
-      head.k.panel_f32(head.w.dtype, head.weights(v + i), head.row_bytes, count, d, x.columns + i * d);
-    }
+    head.k.panel_f32(head.w.dtype, head.weights(v + i), head.row_bytes, std::min(kPanel, n - i), d, x.columns + i * d);
   }
   if (!head.gradient) return;
   for (int64_t c = 0; c < d; c += kPanel) {
@@ -109,13 +103,12 @@ void run_slice(const Head &head, int64_t slice, int64_t first, int64_t end, cons
   for (int64_t c = slice * chunks / kSlices; c < (slice + 1) * chunks / kSlices; c++) {
     const int64_t v = c * chunk, n = std::min(chunk, head.w.rows - v);
     expand_chunk(head, v, n, x);
-    for (int64_t t = first; t < end; t += kLogitRows) {
-      const int64_t count = std::min(kLogitRows, end - t);
+    for (int64_t t = first, count; t < end; t += count) {
+      count = std::min(head.int8() ? kPanel : kLogitRows, end - t);
       if (head.int8()) {
-        for (int64_t j = 0; j < n; j += kPanel) {
-          head.k.tile_i8(head.w.dtype, count, std::min(kPanel, n - j), d, head.int8_row(t), head.int8_bytes(), int8_panel(head, x, j), x.logits + j,
-                         x.logit_stride, false);
-        }
+        head.k.tile_i8(head.w.dtype, n, count, d, reinterpret_cast<const uint8_t *>(x.columns),
+                       head.panels + t / kPanel * int8_panel_bytes(head.w.dtype, d), nullptr, 0, x.turned);
+        head.k.transpose(n, round_up(count, 16), x.turned, kPanel, x.logits, x.logit_stride);
       } else {
         multiply_panels(head.k, count, n, d, x.hidden + (t - first) * head.stride, head.stride, x.columns, d * kPanel, x.logits,
                         x.logit_stride, false);
@@ -187,6 +180,9 @@ void CpuBackend::cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, con
     head.maximum = carver.take(head.slices * tokens);
     head.sum = carver.take(head.slices * tokens);
     head.label_logit = carver.take(tokens);
+    if (head.int8() && !few) {
+      head.panels = reinterpret_cast<uint8_t *>(carver.take((tokens + kPanel - 1) / kPanel * int8_panel_bytes(w.dtype, w.columns) / 4));
+    }
     head.weighted = carver.take(head.gradient ? head.slices * tokens * head.stride : few ? tokens * head.stride : 0);
     return static_cast<int64_t>(carver.used());
   };
@@ -199,9 +195,10 @@ void CpuBackend::cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, con
     pool_->run(head.slices, [&](int64_t slice, int thread) { run_few(head, slice, rows, scratch<float>(thread)); });
   } else {
     reserve_scratch(Scratch(nullptr, head).bytes);
-    const int64_t blocks = (tokens + kTaskRows - 1) / kTaskRows, block = (tokens + blocks - 1) / blocks;
+    const int64_t blocks = (tokens + kTaskRows - 1) / kTaskRows, block = round_up((tokens + blocks - 1) / blocks, kPanel);
+    if (head.int8()) pack_i8(tokens, hidden, w, head.panels);
     pool_->run(kSlices * blocks, [&](int64_t task, int thread) {
-      const int64_t first = task % blocks * block;
+      const int64_t first = std::min(task % blocks * block, tokens);
       run_slice(head, task / blocks, first, std::min(first + block, tokens), Scratch(scratch<float>(thread), head));
     });
   }

@@ -12,9 +12,14 @@ namespace moe::cpu {
 
 inline constexpr int64_t kPanel = 32;  // columns of one panel
 
-// Neighbours along a row that share a scale in integer products, and the bytes of a panel of 32 rows of k.
+// Neighbours along a row that share a scale in integer products.
 constexpr int64_t int8_group(DType type) { return type == DType::q2_k || type == DType::q3_k || type == DType::q6_k ? 16 : 32; }
+// Bytes of a panel of 32 tokens, and of expanded weight rows.
 constexpr int64_t int8_panel_bytes(DType type, int64_t k) { return k * kPanel + k / int8_group(type) * 2 * kPanel * 4; }
+inline constexpr int64_t kExpandedPiece = 512, kExpandedPieceRowBytes = kExpandedPiece + 256;
+constexpr int64_t expanded_bytes(int64_t rows, int64_t k) {
+  return (k + kExpandedPiece - 1) / kExpandedPiece * rows * kExpandedPieceRowBytes;
+}
 
 // Panel of B for C[T, N] = A[T, K] B: 32 columns, K outermost. f32 operand: [K][32]. bf16 operand: [K/2][32][2]
 // (two neighbours along K side by side; K rounded up to even with zero). Missing columns are zero.
@@ -51,10 +56,14 @@ struct Kernels {
   // values [first, first + n) of a row of k, multiples of 32, rounded to nearest
   void (*quantize)(int64_t first, int64_t n, int64_t k, const float *x, uint8_t *row);
   void (*dequantize)(int64_t k, const uint8_t *row, float *x);
-  // panel of 32 weight rows, int8_panel_bytes(type, k) bytes; and C[rows, columns] (=|+=) A[rows, k] * panel, columns <= 32
-  void (*panel_i8)(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t k, uint8_t *panel);
-  void (*tile_i8)(DType type, int64_t rows, int64_t columns, int64_t k, const uint8_t *a, int64_t a_bytes, const uint8_t *panel, float *c,
-                  int64_t ldc, bool add);
+  // weight rows as codes, expanded_bytes(rows, k)
+  void (*expand_i8)(DType type, const void *row_data, int64_t row_bytes, int64_t rows, int64_t k, uint8_t *expanded);
+  // panel of up to 32 tokens for weights of the type, int8_panel_bytes(type, k) bytes
+  void (*panel_i8)(DType type, int64_t tokens, int64_t k, const uint8_t *x, int64_t x_bytes, uint8_t *panel);
+  // c[r * 32 + t] = <expanded row r, token t of the panel> for all expanded rows; written up to the next multiple of 16 tokens.
+  // Meanwhile next_bytes from `next` on are fetched into the cache.
+  void (*tile_i8)(DType type, int64_t rows, int64_t tokens, int64_t k, const uint8_t *expanded, const uint8_t *panel, const void *next,
+                  int64_t next_bytes, float *c);
   // as dot_rows
   void (*dot_rows_i8)(DType type, const void *row_data, int64_t row_bytes, int64_t rows, int64_t k, int64_t tokens, const uint8_t *x,
                       int64_t x_bytes, float *y, int64_t ldy, bool add);

@@ -12,9 +12,10 @@
 namespace moe::cpu {
 namespace {
 
-constexpr int64_t kFewTokens = 8, kFewInt8Tokens = 4;  // up to here a panel costs more than it saves
-constexpr int64_t kRowsPerTask = 32;            // weight rows of a task of few tokens
-constexpr int64_t kInt8Rows = 24;               // rows of a block of int8 activations, which stays in L1
+constexpr int64_t kFewTokens = 8, kFewInt8Tokens = 2;  // up to here a panel costs more than it saves
+constexpr int64_t kRowsPerTask = 32;            // weight rows of a piece of few tokens
+constexpr int64_t kTaskBytes = 48 << 10;        // of stored weights that one thread reads in a row: fetching ahead pays off
+constexpr int64_t kInt8Rows = 48, kInt8Strip = 12;  // weight rows of a task of integer products, and of its tiles
 constexpr int64_t kDefaultL2 = 1 << 20;
 constexpr int64_t kLeastRows = 128;             // of a task, so that expansion stays a small part
 constexpr int64_t kWantedTasks = 8;
@@ -52,6 +53,21 @@ Product cut(int64_t tokens, int64_t columns, int64_t bytes_of_panel) {
   if (p.groups < kWantedTasks) p.row_parts = std::clamp<int64_t>(tokens / kLeastRows, 1, (kWantedTasks + p.groups - 1) / p.groups);
   return p;
 }
+
+// How an integer product is cut: blocks of weight rows, and lots of panels of tokens only when there would be too few tasks.
+struct Int8Product {
+  int64_t k, panel_bytes, panels, blocks, parts = 1;
+  Int8Product(int64_t tokens, const Matrix &w)
+      : k(w.columns), panel_bytes(int8_panel_bytes(w.dtype, w.columns)), panels((tokens + kPanel - 1) / kPanel),
+        blocks((w.rows + kInt8Rows - 1) / kInt8Rows) {
+    if (blocks < kWantedTasks) parts = std::clamp<int64_t>(tokens / kLeastRows, 1, (kWantedTasks + blocks - 1) / blocks);
+  }
+  int64_t tasks() const { return blocks * parts; }
+  int64_t first_row(int64_t task) const { return task / parts * kInt8Rows; }
+  int64_t first_panel(int64_t task) const { return panels * (task % parts) / parts; }
+  int64_t last_panel(int64_t task) const { return panels * (task % parts + 1) / parts; }
+  size_t scratch_bytes() const { return static_cast<size_t>(expanded_bytes(kInt8Rows, k) + 2 * kInt8Rows * kPanel * 4); }
+};
 
 }  // namespace
 
@@ -121,15 +137,19 @@ void CpuBackend::product(int64_t tokens, int64_t columns, int64_t k, Rows a, Row
 
 template <class Dot>
 void CpuBackend::few_tokens(int64_t tokens, const Matrix &w, Rows y, Store store, Dot &&dot) {
-  const int64_t bytes = row_bytes(w.dtype, w.columns);
-  pool_->run((w.rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int) {
-    const int64_t row = task * kRowsPerTask, rows = std::min(kRowsPerTask, w.rows - row);
-    const void *data = static_cast<const std::byte *>(w.data) + row * bytes;
-    if (y.dtype == DType::f32) return dot(data, rows, static_cast<float *>(y.data) + row, y.stride, store == Store::add);
-    float result[kFewTokens * kRowsPerTask];
-    dot(data, rows, result, kRowsPerTask, false);
-    for (int64_t t = 0; t < tokens; t++) {
-      k_.to_bf16(result + t * kRowsPerTask, rows, static_cast<uint16_t *>(y.data) + t * y.stride + row);
+  const int64_t bytes = row_bytes(w.dtype, w.columns), threads = pool_->threads();
+  const int64_t tasks = std::min(((w.rows * bytes + kTaskBytes - 1) / kTaskBytes + threads - 1) / threads * threads, w.rows);
+  pool_->run(tasks, [&](int64_t task, int) {
+    for (int64_t row = w.rows * task / tasks, end = w.rows * (task + 1) / tasks, rows; row < end; row += rows) {
+      rows = std::min(kRowsPerTask, end - row);
+      const void *data = static_cast<const std::byte *>(w.data) + row * bytes;
+      if (y.dtype == DType::f32) {
+        dot(data, rows, static_cast<float *>(y.data) + row, y.stride, store == Store::add);
+        continue;
+      }
+      float result[kFewTokens * kRowsPerTask];
+      dot(data, rows, result, kRowsPerTask, false);
+      for (int64_t t = 0; t < tokens; t++) put_part(result + t * kRowsPerTask, row, rows, y, t, Store::set);
     }
   });
 }
@@ -175,6 +195,16 @@ void CpuBackend::matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Sto
   });
 }
 
+void CpuBackend::pack_i8(int64_t tokens, Rows x, const Matrix &w, uint8_t *panels) {
+  const auto pack = [&](int64_t panel, int) {
+    k_.panel_i8(w.dtype, std::min(kPanel, tokens - panel * kPanel), w.columns, i8_row(x, panel * kPanel), row_bytes(DType::i8, x.stride),
+                panels + panel * int8_panel_bytes(w.dtype, w.columns));
+  };
+  const int64_t count = (tokens + kPanel - 1) / kPanel;
+  if (count == 1) pack(0, 0);  // sooner done than handed over
+  else pool_->run(count, pack);
+}
+
 void CpuBackend::matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
   const int64_t bytes = row_bytes(w.dtype, w.columns), k = w.columns, x_bytes = row_bytes(DType::i8, x.stride);
   const auto *input = static_cast<const uint8_t *>(x.data);
@@ -183,30 +213,34 @@ void CpuBackend::matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Stor
       k_.dot_rows_i8(w.dtype, data, bytes, rows, k, tokens, input, x_bytes, out, ldo, add);
     });
   }
-  const int64_t panel_size = int8_panel_bytes(w.dtype, k);
-  const Product p = cut(tokens, w.rows, panel_size);
-  reserve_scratch(static_cast<size_t>(p.group * panel_size + kInt8Rows * kPanel * 4));
+  const Int8Product p(tokens, w);
+  uint8_t *const panels = shared<uint8_t>(p.panels * p.panel_bytes);
+  pack_i8(tokens, x, w, panels);
+  reserve_scratch(p.scratch_bytes());
   pool_->run(p.tasks(), [&](int64_t task, int thread) {
-    const int64_t first_panel = p.first_panel(task), last_panel = p.last_panel(task), last_row = p.last_row(task, tokens);
-    uint8_t *panels = scratch<uint8_t>(thread);
-    float *result = reinterpret_cast<float *>(panels + p.group * panel_size);
-    for (int64_t panel = first_panel; panel < last_panel; panel++) {
-      const int64_t row = panel * kPanel;
-      k_.panel_i8(w.dtype, static_cast<const std::byte *>(w.data) + row * bytes, bytes, std::min(kPanel, w.rows - row), k,
-                  panels + (panel - first_panel) * panel_size);
-    }
-    for (int64_t row = p.first_row(task, tokens); row < last_row; row += kInt8Rows) {
-      const int64_t rows = std::min(kInt8Rows, last_row - row);
-      for (int64_t panel = first_panel; panel < last_panel; panel++) {
-        const int64_t column = panel * kPanel, n = std::min(kPanel, w.rows - column);
-        const bool direct = y.dtype == DType::f32;
-        float *c = direct ? static_cast<float *>(y.data) + row * y.stride + column : result;
-        k_.tile_i8(w.dtype, rows, n, k, input + row * x_bytes, x_bytes, panels + (panel - first_panel) * panel_size, c,
-                   direct ? y.stride : kPanel, store == Store::add);
-        for (int64_t r = 0; !direct && r < rows; r++) {
-          k_.to_bf16(result + r * kPanel, n, static_cast<uint16_t *>(y.data) + (row + r) * y.stride + column);
-        }
+    const int64_t row = p.first_row(task), rows = std::min(kInt8Rows, w.rows - row);
+    const int64_t first = p.first_panel(task), last = p.last_panel(task);
+    float *const result = scratch<float>(thread), *const turned = result + kInt8Rows * kPanel;
+    uint8_t *const expanded = reinterpret_cast<uint8_t *>(turned + kInt8Rows * kPanel);
+    const std::byte *const data = static_cast<const std::byte *>(w.data) + row * bytes;
+    const auto put = [&](int64_t panel) {
+      const int64_t token = panel * kPanel, n = std::min(kPanel, tokens - token);
+      k_.transpose(rows, (n + 15) / 16 * 16, result, kPanel, turned, kInt8Rows);
+      for (int64_t t = 0; t < n; t++) put_part(turned + t * kInt8Rows, row, rows, y, token + t, store);
+    };
+    if (last - first == 1) {  // each weight is used once: a strip is expanded while the next is fetched
+      for (int64_t r = 0; r < rows; r += kInt8Strip) {
+        const int64_t count = std::min(kInt8Strip, rows - r);
+        k_.expand_i8(w.dtype, data + r * bytes, bytes, count, k, expanded);
+        k_.tile_i8(w.dtype, count, std::min(kPanel, tokens - first * kPanel), k, expanded, panels + first * p.panel_bytes,
+                   data + (r + count) * bytes, count * bytes, result + r * kPanel);
       }
+      return put(first);
+    }
+    k_.expand_i8(w.dtype, data, bytes, rows, k, expanded);
+    for (int64_t panel = first; panel < last; panel++) {
+      k_.tile_i8(w.dtype, rows, std::min(kPanel, tokens - panel * kPanel), k, expanded, panels + panel * p.panel_bytes, nullptr, 0, result);
+      put(panel);
     }
   });
 }

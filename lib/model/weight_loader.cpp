@@ -34,21 +34,29 @@ void WeightLoader::run(const Cancel *cancel) {
   } else {
     used_.insert(names_.head());  // some files store the tied head again
   }
-  read_matrices(std::move(ends));
+  model_.layers_.resize(static_cast<size_t>(config_.layers));
+  std::vector<std::vector<Planned>> layers;
+  uint64_t bytes = bytes_of(ends);
+  for (int64_t i = 0; i < config_.layers; i++) {
+    layers.push_back(plan_layer(i));
+    bytes = checked_add(bytes, bytes_of(layers.back()), file_.path());
+  }
+  free_ = model_.storage_.emplace_back(bytes).data();  // one block for all, which the system can give in large pages
+
+  read_matrices(ends);
   if (config_.tied_embeddings) model_.head_ = model_.embedding_;
   model_.final_norm_ = read_norm(names_.final_norm(), canonical_.final_norm(), config_.hidden);
-
-  model_.layers_.resize(static_cast<size_t>(config_.layers));
   for (int64_t i = 0; i < config_.layers; i++) {
     check_cancel(cancel);
-    read_layer(i);
+    read_matrices(layers[static_cast<size_t>(i)]);
+    read_norms(i);
     log(model_.log_, LogLevel::debug, text(file_.path(), ": layer ", i + 1, " of ", config_.layers, " read"));
   }
   model_.weights_fingerprint_ = fingerprint();
   log_unused();
 }
 
-void WeightLoader::read_layer(int64_t layer) {
+std::vector<WeightLoader::Planned> WeightLoader::plan_layer(int64_t layer) {
   LayerWeights &w = model_.layers_[static_cast<size_t>(layer)];
   std::vector<Planned> planned;
   for (int i = 0; i < kModules; i++) {
@@ -60,7 +68,11 @@ void WeightLoader::read_layer(int64_t layer) {
     if (module == Module::q_proj) planned.back().interleaved_heads = config_.heads;
     if (module == Module::k_proj) planned.back().interleaved_heads = config_.kv_heads;
   }
-  read_matrices(std::move(planned));
+  return planned;
+}
+
+void WeightLoader::read_norms(int64_t layer) {
+  LayerWeights &w = model_.layers_[static_cast<size_t>(layer)];
   const auto norm = [&](Norm role, int64_t length) {
     return read_norm(names_.norm(layer, role), canonical_.norm(layer, role), length);
   };
@@ -107,17 +119,19 @@ WeightLoader::Planned WeightLoader::plan_matrix(const std::string &name, std::st
   return {&tensor, std::move(canonical_name), &matrix, 0};
 }
 
-// One block of memory for all; the reads are spread over the threads.
-void WeightLoader::read_matrices(std::vector<Planned> planned) {
+uint64_t WeightLoader::bytes_of(const std::vector<Planned> &planned) const {
   uint64_t bytes = 0;
   for (const Planned &p : planned) bytes = checked_add(bytes, aligned(p.tensor->bytes), file_.path());
-  Buffer &block = model_.storage_.emplace_back(bytes);
+  return bytes;
+}
+
+// Into the next free memory; the reads are spread over the threads.
+void WeightLoader::read_matrices(const std::vector<Planned> &planned) {
   std::vector<Piece> pieces;
-  std::byte *at = block.data();
   for (const Planned &p : planned) {
-    p.matrix->data = at;
-    cut(p, at, pieces);
-    at += aligned(p.tensor->bytes);
+    p.matrix->data = free_;
+    cut(p, free_, pieces);
+    free_ += aligned(p.tensor->bytes);
     model_.weight_bytes_ += p.tensor->bytes;
   }
   model_.pool_->run(static_cast<int64_t>(pieces.size()), [&](int64_t i, int) { read_piece(pieces[static_cast<size_t>(i)]); });

@@ -45,11 +45,13 @@ class WeightLoader {
   void run(const Cancel *cancel);
   const TensorInfo &require(const std::string &name, const std::vector<int64_t> &shape);
   Planned plan_matrix(const std::string &name, std::string canonical_name, int64_t rows, int64_t columns, Matrix &matrix);
-  void read_matrices(std::vector<Planned> planned);
+  std::vector<Planned> plan_layer(int64_t layer);
+  uint64_t bytes_of(const std::vector<Planned> &planned) const;
+  void read_matrices(const std::vector<Planned> &planned);
   void cut(const Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const;
   void read_piece(const Piece &piece) const;
   const float *read_norm(const std::string &name, std::string canonical_name, int64_t length);
-  void read_layer(int64_t layer);
+  void read_norms(int64_t layer);
   void add_to_fingerprint(std::string canonical_name, const TensorInfo &tensor, const std::byte *data, size_t bytes);
   std::string fingerprint() const;
   void log_unused() const;
@@ -60,6 +62,7 @@ class WeightLoader {
   const WeightNames &names_;
   WeightNames canonical_;
   bool interleaved_;
+  std::byte *free_ = nullptr;  // in the block of the matrices
   std::set<std::string> used_;
   std::map<std::string, std::string> fingerprint_lines_;  // by canonical name
 };

@@ -69,10 +69,19 @@ MOE_INLINE IntVec load_bytes(const void *p, bool half) {
 #endif
   return load_bytes(p);
 }
+// The 4 or 8 bytes at p in all lanes of that many bytes.
+template <int N>
 MOE_INLINE IntVec broadcast_bytes(const uint8_t *p) {
-  int32_t four;
-  __builtin_memcpy(&four, p, 4);
-  return four - IntVec{};
+  if constexpr (N == 4) {
+    int32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return four - IntVec{};
+  } else {
+    typedef int64_t LongVec __attribute__((vector_size(kWidth * 4)));
+    int64_t eight;
+    __builtin_memcpy(&eight, p, 8);
+    return reinterpret_cast<IntVec>(eight - LongVec{});
+  }
 }
 MOE_INLINE Vec to_float(IntVec v) {
 #if defined(__AVX512F__)
@@ -137,6 +146,7 @@ MOE_INLINE void dot_row(const uint8_t *row, int64_t k, const ActivationRow *x, f
   for (int t = 0; t < N; t++) sum[t][0] = sum[t][1] = low[t] = zero();
   for (int64_t i = 0; i < k; i += step, row += step / Block::values * Block::bytes) {
     const int64_t n = k - i < step ? k - i : step, groups = n / G;
+    fetch_ahead(row, n / Block::values * Block::bytes);
     Chunk<Block> chunk;
     chunk.read(row, groups);
     ProductScales<G> scales[N];
@@ -189,147 +199,187 @@ void dot_rows_i8(DType type, const void *row_data, int64_t row_bytes, int64_t ro
   }
 }
 
-// ---- panels and tiles -----------------------------------------------------------------------------------------------
+// ---- expanded weights times panels of activations -------------------------------------------------------------------
 
-// Panel of 32 weight rows: for each group of G along k, [G/4][32 rows][4] codes, [32] scales, [32] minima.
+// Weight rows as the tiles read them, in pieces of 512 values along k: for each piece [rows][512 codes, 32 scales, 32 minima], so
+// that the distance of neighbouring rows is a constant.
+constexpr int64_t kPieceScales = 32, kPieceRowBytes = kExpandedPiece + 2 * kPieceScales * 4;
+static_assert(kPieceRowBytes == kExpandedPieceRowBytes && kExpandedPiece >= kChunkValues);
+
 template <class Block>
-void panel_of(const uint8_t *w, int64_t row_bytes, int64_t columns, int64_t k, uint8_t *panel) {
+void expand_rows(const uint8_t *w, int64_t row_bytes, int64_t rows, int64_t k, uint8_t *out) {
   constexpr int G = CodeTraits<Block>::group;
-  constexpr int64_t step = chunk_values<Block>(), lanes = 4 * kWidth, group_bytes = G * kPanel + 2 * kPanel * 4;
-  constexpr int64_t stride = step + 64;  // not a power of two: rows fall into different sets of the cache
-  uint8_t codes[kPanel * stride];
-  constexpr int64_t square_columns = 16;
-  float scales[kPanel * kGroups], minima[kPanel * kGroups], turned[2 * kGroups * kPanel], square[square_columns * kPanel];
-  if (columns < kPanel) {
-    __builtin_memset(codes, 0, sizeof codes);
-    __builtin_memset(scales, 0, sizeof scales);
-    __builtin_memset(minima, 0, sizeof minima);
-  }
-  for (int64_t i = 0; i < k; i += step) {
-    const int64_t n = k - i < step ? k - i : step, groups = n / G;
-    for (int64_t c = 0; c < columns; c++) {
+  constexpr int64_t step = chunk_values<Block>(), lanes = 4 * kWidth;
+  for (int64_t r = 0; r < rows; r++, w += row_bytes, out += kPieceRowBytes) {
+    const uint8_t *from = w;
+    for (int64_t i = 0; i < k; i += step, from += step / Block::values * Block::bytes) {
+      const int64_t n = k - i < step ? k - i : step, groups = n / G, inside = i % kExpandedPiece;
+      uint8_t *const codes = out + i / kExpandedPiece * rows * kPieceRowBytes;
+      float *const scale = reinterpret_cast<float *>(codes + kExpandedPiece) + inside / G;
       Chunk<Block> chunk;
-      chunk.read(w + c * row_bytes + i / Block::values * Block::bytes, groups);
-      chunk.store_scales(scales + c * kGroups, minima + c * kGroups);
+      chunk.read(from, groups);
+#pragma GCC unroll 2
       for (int j = 0; j * lanes < n; j++) {
         const IntVec v = chunk.codes(j, n - j * lanes < lanes);
-        __builtin_memcpy(codes + c * stride + j * lanes, &v, sizeof v);
+        __builtin_memcpy(codes + inside + j * lanes, &v, sizeof v);
       }
+      chunk.store_scales(scale, scale + kPieceScales);
     }
-    transpose(kPanel, groups, scales, kGroups, turned, kPanel);
-    transpose(kPanel, groups, minima, kGroups, turned + kGroups * kPanel, kPanel);
-    // 16 columns of 4 codes at a time, which is a square of registers and two or four groups
-    for (int64_t j = 0; j < n / 4; j += square_columns) {
-      const int64_t columns_left = n / 4 - j < square_columns ? n / 4 - j : square_columns;
-      transpose(kPanel, columns_left, reinterpret_cast<const float *>(codes + 4 * j), stride / 4, square, kPanel);
-      for (int64_t c = 0; c < columns_left; c += G / 4) {
-        const int64_t g = 4 * (j + c) / G;
-        uint8_t *group = panel + g * group_bytes;
-        __builtin_memcpy(group, square + c * kPanel, G * kPanel);
-        __builtin_memcpy(group + G * kPanel, turned + g * kPanel, kPanel * 4);
-        __builtin_memcpy(group + G * kPanel + kPanel * 4, turned + (kGroups + g) * kPanel, kPanel * 4);
-      }
-    }
-    panel += groups * group_bytes;
   }
 }
 
-void panel_i8(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t k, uint8_t *panel) {
-#define MOE_CALL(Block) panel_of<Block>(static_cast<const uint8_t *>(row_data), row_bytes, columns, k, panel)
+void expand_i8(DType type, const void *row_data, int64_t row_bytes, int64_t rows, int64_t k, uint8_t *out) {
+#define MOE_CALL(Block) expand_rows<Block>(static_cast<const uint8_t *>(row_data), row_bytes, rows, k, out)
   MOE_DISPATCH_CODES(type, MOE_CALL)
 #undef MOE_CALL
 }
 
-#if defined(__AVX512F__)
-constexpr int kInt8Rows = 6;
-#else
-constexpr int kInt8Rows = 3;
-#endif
-constexpr int kInt8Vectors = 2;
-constexpr int64_t kInt8Columns = kInt8Vectors * kWidth;
+// Panel of up to 32 tokens: [k/4][32 tokens][4] int8, [k/G][32] scales, [k/G][32] sums. Only whole lots of 16 tokens are written,
+// with zeros behind the last. With AVX-512 up to 8 tokens take two lanes each: [k/8][16 lanes of 32][4], the sums in the first.
+constexpr int64_t kLot = 16;
+MOE_INLINE int lanes_of_a_token(int64_t tokens) { return kWidth == 16 && tokens <= 8 ? 2 : 1; }
 
-// C[R, V vectors] (=|+=) activations times the panel's columns from `column` on.
-template <int G, bool wide, int R>
-void int8_tile(int64_t k, const uint8_t *a, int64_t a_bytes, const uint8_t *panel, int64_t column, float *c, int64_t ldc, bool add) {
-  constexpr int V = kInt8Vectors;
-  constexpr int64_t group_bytes = G * kPanel + 2 * kPanel * 4;
-  Vec total[R][V];
-  const uint8_t *row[R];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; r++) {
-    row[r] = a + r * a_bytes;
-    for (int v = 0; v < V; v++) total[r][v] = add ? load(c + r * ldc + v * kWidth) : zero();
-  }
-  const uint8_t *codes = panel + column * 4;
-  int64_t scale_at = k, sum_at = k + k / 32 * (G == 32 ? 4 : 8);  // of the group, in bytes from the start of a row
-  for (int64_t i = 0; i < k; i += G, codes += group_bytes) {
-    IntVec sum[R][V];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      for (int v = 0; v < V; v++) sum[r][v] = IntVec{};
-    }
-#pragma GCC unroll 8
-    for (int s = 0; s < G / 4; s++) {
-      IntVec w[V];
-      for (int v = 0; v < V; v++) w[v] = load_bytes(codes + (s * kPanel + v * kWidth) * 4);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; r++) {
-        const IntVec x = broadcast_bytes(row[r] + i + 4 * s);
-        for (int v = 0; v < V; v++) sum[r][v] = dot_bytes<wide>(sum[r][v], w[v], x);
-      }
-    }
-    const float *scale = reinterpret_cast<const float *>(codes + G * kPanel), *minimum = scale + kPanel;
-    Vec s[V], m[V];
-    for (int v = 0; v < V; v++) {
-      s[v] = load(scale + v * kWidth);
-      m[v] = load(minimum + v * kWidth);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const Vec d = broadcast(float_at(row[r] + scale_at)), low = broadcast(float_at(row[r] + sum_at));
-      for (int v = 0; v < V; v++) total[r][v] = fma(to_float(sum[r][v]), s[v] * d, total[r][v] - m[v] * low);
-    }
-    sum_at += 4;
-    if (G == 32 || i % 32 != 0) scale_at += 4;
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; r++) {
-    for (int v = 0; v < V; v++) store(c + r * ldc + v * kWidth, total[r][v]);
+// to[j][t] = from[t][j] for a lot of tokens whose rows of `columns` values lie ldf apart.
+void turn_lot(int64_t tokens, int64_t columns, const float *from, int64_t ldf, float *to) {
+  if (tokens >= kLot) return transpose(kLot, columns, from, ldf, to, kPanel);
+  constexpr int64_t step = 128;
+  alignas(64) float rows[kLot * step] = {};
+  for (int64_t j = 0; j < columns; j += step) {
+    const int64_t n = columns - j < step ? columns - j : step;
+    for (int64_t t = 0; t < tokens; t++) __builtin_memcpy(rows + t * step, from + t * ldf + j, static_cast<size_t>(n) * 4);
+    transpose(kLot, n, rows, step, to + j * kPanel, kPanel);
   }
 }
 
-template <int G, bool wide, int R>
-void int8_rows(int64_t rows, int64_t k, const uint8_t *a, int64_t a_bytes, const uint8_t *panel, int64_t column, float *c, int64_t ldc, bool add) {
-  if (rows >= R) return int8_tile<G, wide, R>(k, a, a_bytes, panel, column, c, ldc, add);
-  if constexpr (R > 1) int8_rows<G, wide, R - 1>(rows, k, a, a_bytes, panel, column, c, ldc, add);
+template <int G>
+void panel_of(int64_t tokens, int64_t k, const uint8_t *x, int64_t x_bytes, uint8_t *panel) {
+  float *const values = reinterpret_cast<float *>(panel);
+  if (lanes_of_a_token(tokens) == 2) {
+    float *const scales = values + k / 8 * kPanel, *const token_sums = scales + k / G * kPanel;
+    for (int64_t i = 0; i < k / 8; i++) __builtin_memset(values + i * kPanel, 0, kLot * 4);
+    for (int64_t g = 0; g < k / G; g++) __builtin_memset(scales + g * kPanel, 0, kLot * 4), __builtin_memset(token_sums + g * kPanel, 0, kLot * 4);
+    for (int64_t t = 0; t < tokens; t++) {
+      const ActivationRow row = activation_row(x + t * x_bytes, k);
+      for (int64_t i = 0; i < k / 8; i++) __builtin_memcpy(values + i * kPanel + 2 * t, row.q + 8 * i, 8);
+      for (int64_t g = 0; g < k / G; g++) {
+        scales[g * kPanel + 2 * t] = scales[g * kPanel + 2 * t + 1] = row.scale[g * G / 32];
+        token_sums[g * kPanel + 2 * t] = sums<G>(row)[g];
+      }
+    }
+    return;
+  }
+  float *const scales = values + k / 4 * kPanel, *const token_sums = scales + k / G * kPanel;
+  for (int64_t first = 0; first < tokens; first += kLot) {
+    const ActivationRow row = activation_row(x + first * x_bytes, k);
+    turn_lot(tokens - first, k / 4, reinterpret_cast<const float *>(row.q), x_bytes / 4, values + first);
+    turn_lot(tokens - first, k / G, sums<G>(row), x_bytes / 4, token_sums + first);
+    turn_lot(tokens - first, k / 32, row.scale, x_bytes / 4, scales + first);
+    for (int64_t g = k / G - 1; G == 16 && g > 0; g--) __builtin_memcpy(scales + g * kPanel + first, scales + g / 2 * kPanel + first, kLot * 4);
+  }
+}
+
+void panel_i8(DType type, int64_t tokens, int64_t k, const uint8_t *x, int64_t x_bytes, uint8_t *panel) {
+  if (int8_group(type) == 32) panel_of<32>(tokens, k, x, x_bytes, panel);
+  else panel_of<16>(tokens, k, x, x_bytes, panel);
+}
+
+// What lies behind the weights of a tile in memory: fetched while the tile computes, `bytes` (at most) a group.
+struct Ahead {
+  const uint8_t *at;
+  int64_t bytes;
+};
+
+// C[R rows, V vectors] = expanded weights times the panel's lanes from `lane` on; a lane has S of the G values of a group. R V sums
+// of a group stay in registers; a step of S values along k is V loads of the panel and R of the weights for R V dot products.
+template <int G, bool wide, int R, int V, int S>
+void int8_tile(int64_t all_rows, int64_t k, const uint8_t *w, const uint8_t *panel, int64_t lane, Ahead ahead, float *c) {
+  Vec total[R][V];
+#pragma GCC unroll 12
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < V; v++) total[r][v] = zero();
+  }
+  const uint8_t *values = panel + lane * 4;
+  const float *token_scale = reinterpret_cast<const float *>(values + k * kPanel * 4 / S), *token_sum = token_scale + k / G * kPanel;
+  for (int64_t first = 0; first < k; first += kExpandedPiece, w += all_rows * kPieceRowBytes) {
+    const int64_t n = k - first < kExpandedPiece ? k - first : kExpandedPiece;
+    const uint8_t *codes = w, *factors = w + kExpandedPiece;
+    for (int64_t i = 0; i < n; i += G, values += G / S * kPanel * 4, codes += G, factors += 4, token_scale += kPanel, token_sum += kPanel) {
+      IntVec sum[R][V];
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) {
+        for (int v = 0; v < V; v++) sum[r][v] = IntVec{};
+      }
+      for (int64_t line = 0; line < ahead.bytes; line += 64) __builtin_prefetch(ahead.at + line);
+      ahead.at += ahead.bytes;
+#pragma GCC unroll 8
+      for (int s = 0; s < G / S; s++) {
+        IntVec x[V];
+        for (int v = 0; v < V; v++) x[v] = load_bytes(values + (s * kPanel + v * kWidth) * 4);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; r++) {
+          const IntVec code = broadcast_bytes<S>(codes + r * kPieceRowBytes + S * s);
+          for (int v = 0; v < V; v++) sum[r][v] = dot_bytes<wide>(sum[r][v], code, x[v]);
+        }
+      }
+      Vec d[V], low[V];
+      for (int v = 0; v < V; v++) {
+        d[v] = load(token_scale + v * kWidth);
+        low[v] = load(token_sum + v * kWidth);
+      }
+#pragma GCC unroll 12
+      for (int r = 0; r < R; r++) {
+        const uint8_t *const factor = factors + r * kPieceRowBytes;
+        const Vec s = broadcast(float_at(factor)), m = broadcast(float_at(factor + kPieceScales * 4));
+        for (int v = 0; v < V; v++) total[r][v] = fma(to_float(sum[r][v]), s * d[v], fma(-m, low[v], total[r][v]));
+      }
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < V; v++) store(c + r * kPanel + v * kWidth, total[r][v]);
+  }
+}
+
+template <int G, bool wide, int R, int V, int S>
+void int8_rows(int64_t rows, int64_t all_rows, int64_t k, const uint8_t *w, const uint8_t *panel, int64_t lane, Ahead ahead, float *c) {
+  if (rows >= R) return int8_tile<G, wide, R, V, S>(all_rows, k, w, panel, lane, ahead, c);
+  if constexpr (R > 1) int8_rows<G, wide, R - 1, V, S>(rows, all_rows, k, w, panel, lane, ahead, c);
+}
+
+// All rows in tiles of up to R, even parts: two tiles of 4 rows hide more latency than one of 6 and one of 2.
+template <int G, bool wide, int R, int V, int S>
+void int8_columns(int64_t rows, int64_t k, const uint8_t *w, const uint8_t *panel, int64_t lane, Ahead ahead, float *c) {
+  const int64_t tiles_of_all = (rows + R - 1) / R;
+  ahead.bytes = (ahead.bytes / tiles_of_all + k / G - 1) / (k / G);
+  for (int64_t r = 0, n; r < rows; r += n) {
+    const int64_t tiles = (rows - r + R - 1) / R;
+    n = (rows - r + tiles - 1) / tiles;
+    int8_rows<G, wide, R, V, S>(n, rows, k, w + r * kPieceRowBytes, panel, lane, ahead, c + r * kPanel);
+    ahead.at += ahead.bytes * (k / G);
+  }
 }
 
 template <int G, bool wide>
-void int8_panel(int64_t rows, int64_t columns, int64_t k, const uint8_t *a, int64_t a_bytes, const uint8_t *panel, float *c, int64_t ldc, bool add) {
-  float edge[kInt8Rows * kInt8Columns];
-  for (int64_t j = 0; j < columns; j += kInt8Columns) {
-    const int64_t width = columns - j < kInt8Columns ? columns - j : kInt8Columns;
-    for (int64_t r = 0, n; r < rows; r += n) {  // even parts: two tiles of 4 rows hide more latency than one of 6 and one of 2
-      const int64_t tiles = (rows - r + kInt8Rows - 1) / kInt8Rows;
-      n = (rows - r + tiles - 1) / tiles;
-      const uint8_t *from = a + r * a_bytes;
-      float *to = c + r * ldc + j;
-      if (width == kInt8Columns) {
-        int8_rows<G, wide, kInt8Rows>(n, k, from, a_bytes, panel, j, to, ldc, add);
-        continue;
-      }
-      for (int64_t i = 0; add && i < n; i++) __builtin_memcpy(edge + i * kInt8Columns, to + i * ldc, static_cast<size_t>(width) * 4);
-      int8_rows<G, wide, kInt8Rows>(n, k, from, a_bytes, panel, j, edge, kInt8Columns, add);
-      for (int64_t i = 0; i < n; i++) __builtin_memcpy(to + i * ldc, edge + i * kInt8Columns, static_cast<size_t>(width) * 4);
-    }
+void int8_panel(int64_t rows, int64_t tokens, int64_t k, const uint8_t *w, const uint8_t *panel, Ahead ahead, float *c) {
+#if defined(__AVX512F__)
+  if (tokens > 16) return int8_columns<G, wide, 6, 2, 4>(rows, k, w, panel, 0, ahead, c);
+  if (tokens > 8) return int8_columns<G, wide, 12, 1, 4>(rows, k, w, panel, 0, ahead, c);
+  int8_columns<G, wide, 12, 1, 8>(rows, k, w, panel, 0, ahead, c);
+  for (int64_t r = 0; r < rows; r++) {  // the two lanes of each token
+    const __m512 x = load(c + r * kPanel), both = x + _mm512_shuffle_ps(x, x, 0xb1);
+    store(c + r * kPanel, _mm512_maskz_compress_ps(0x5555, both));
   }
+#else
+  for (int64_t t = 0; t < (tokens + 15) / 16 * 16; t += 2 * kWidth) int8_columns<G, wide, 3, 2, 4>(rows, k, w, panel, t, ahead, c + t);
+#endif
 }
 
-void tile_i8(DType type, int64_t rows, int64_t columns, int64_t k, const uint8_t *a, int64_t a_bytes, const uint8_t *panel, float *c, int64_t ldc,
-             bool add) {
-  if (type == DType::q8_0) int8_panel<32, true>(rows, columns, k, a, a_bytes, panel, c, ldc, add);
-  else if (int8_group(type) == 32) int8_panel<32, false>(rows, columns, k, a, a_bytes, panel, c, ldc, add);
-  else int8_panel<16, false>(rows, columns, k, a, a_bytes, panel, c, ldc, add);
+void tile_i8(DType type, int64_t rows, int64_t tokens, int64_t k, const uint8_t *expanded, const uint8_t *panel, const void *next,
+             int64_t next_bytes, float *c) {
+  const Ahead ahead = {static_cast<const uint8_t *>(next), next_bytes};
+  if (type == DType::q8_0) int8_panel<32, true>(rows, tokens, k, expanded, panel, ahead, c);
+  else if (int8_group(type) == 32) int8_panel<32, false>(rows, tokens, k, expanded, panel, ahead, c);
+  else int8_panel<16, false>(rows, tokens, k, expanded, panel, ahead, c);
 }
 
 }  // namespace
@@ -341,6 +391,7 @@ void fill_int8_kernels(Kernels &table) {
 #endif
   table.quantize = quantize;
   table.dequantize = dequantize;
+  table.expand_i8 = expand_i8;
   table.panel_i8 = panel_i8;
   table.tile_i8 = tile_i8;
   table.dot_rows_i8 = dot_rows_i8;

@@ -235,6 +235,7 @@ MOE_INLINE void dot_row(const uint8_t *row, int64_t k, const float *x, int64_t l
   for (int t = 0; t < N; t++) sum[t][0] = sum[t][1] = zero();
   int64_t i = 0;
   for (; i + Block::values <= k; i += Block::values, row += Block::bytes) {
+    fetch_ahead(row, Block::bytes);
     Vec w[Block::values / kWidth];
     expand_vectors<Block>(row, w);
 #pragma GCC unroll 16
