@@ -44,13 +44,23 @@ MOE_INLINE void reduce_add_four(const Vec *x, float *out) {
 #endif
 }
 
+// Keys and values of one head are short pieces of long rows, of which the processor fetches too few by itself.
+constexpr int64_t kRowsAhead = 16;
+template <class X>
+MOE_INLINE void fetch_row(const X *x, int64_t columns) {
+  for (int64_t c = 0; c < columns; c += 64 / static_cast<int64_t>(sizeof(X))) __builtin_prefetch(x + c);
+}
+
 // out[m][j] = <q_m, x_j> for M queries, four rows x_j at a time; past the end the last row stands in.
 template <int M, class X>
 MOE_INLINE void scores_of(int64_t rows, int64_t columns, const float *q, int64_t ldq, const X *x, int64_t ldx, float *out,
                           int64_t ldo) {
   for (int64_t j = 0; j < rows; j += 4) {
     const X *row[4];
-    for (int64_t i = 0; i < 4; i++) row[i] = x + (j + i < rows ? j + i : rows - 1) * ldx;
+    for (int64_t i = 0; i < 4; i++) {
+      row[i] = x + (j + i < rows ? j + i : rows - 1) * ldx;
+      fetch_row(row[i] + kRowsAhead * ldx, columns);
+    }
     Vec sum[M][4];
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++) {
@@ -107,6 +117,7 @@ MOE_INLINE void weighted_tile(int64_t rows, const float *weights, int64_t ldw, c
     for (int v = 0; v < V; v++) sum[m][v] = zero();
   }
   for (int64_t j = 0; j < rows; j++) {
+    fetch_row(x + (j + kRowsAhead) * ldx, V * kWidth);
     Vec value[V];
     for (int v = 0; v < V; v++) {
       const X *from = x + j * ldx + v * kWidth;
