@@ -666,11 +666,12 @@ MOE_API int32_t moe_trainer_create_lora(moe_lora *lora, moe_dataset *data, const
                                         moe_trainer **out, moe_error *error);
 
 /*
- * A trainer for the router of a bundle; the experts stay as they are.
+ * A trainer for the router of a bundle; the experts stay as they are, or with the option train_experts the trainer has copies of
+ * them that train as well (moe_trainer_save_bundle).
  *   bundle    the model with the experts
  *   router    of the same sizes; its weights change with every step
  *   options   as moe_trainer_create_lora, and balance_loss_weight, z_loss_weight, supervised_weight, supervised_weight_end,
- *             target_usage, balance_exact
+ *             target_usage, balance_exact, train_experts, expert_learning_rate
  * The rest as moe_trainer_create_lora. Since 0.1.
  */
 MOE_API int32_t moe_trainer_create_router(const moe_model *bundle, moe_router *router, moe_dataset *data,
@@ -729,6 +730,14 @@ MOE_API int32_t moe_trainer_plan(const moe_trainer *trainer, moe_text **out, moe
 MOE_API int32_t moe_trainer_save(const moe_trainer *trainer, const char *folder, moe_error *error);
 
 /*
+ * Puts what a trainer of a router has trained into a bundle folder: the router and, with train_experts, all experts. Stopped at
+ * any moment the bundle is the old one or the new one; models that are open keep the old one. Errors: IO, FORMAT; STATE: the
+ * trainer trains an adapter; INVALID: the bundle has other domains or sizes; BUSY: another process does the same. One at a time.
+ * Since 0.1.
+ */
+MOE_API int32_t moe_trainer_save_bundle(const moe_trainer *trainer, const char *folder, moe_error *error);
+
+/*
  * Goes on from a checkpoint folder; every byte is verified first. Errors: IO, FORMAT; STATE: the checkpoint was made with other
  * options or data that change the result (named). One at a time. Since 0.1.
  */
@@ -739,7 +748,7 @@ MOE_API int32_t moe_trainer_resume(moe_trainer *trainer, const char *folder, moe
  *   eval_data  may be NULL; evaluated every eval_steps and at the end. Rows of it that stand in the training data are warned of
  *              in the log and counted in the summary
  *   options    output_dir (required), domain (names the summary), resume (go on from the newest good checkpoint there), moe
- *              (router: the bundle folder that gets the trained router; by default the one it was opened from). How often things
+ *              (router: the bundle folder that gets what was trained; by default the one it was opened from). How often things
  *              happen is said when the trainer is created: eval_steps, save_steps, save_total_limit, logging_steps
  *   on_event   may be NULL; steps, evaluations, checkpoints, the end. On cancel a checkpoint is written first
  *   summary    may be NULL; the training summary as JSON, freed by moe_text_free
@@ -756,8 +765,8 @@ MOE_API void moe_trainer_free(moe_trainer **trainer);
 
 /*
  * What a training run would allocate, as JSON, before anything large is: as moe_trainer_plan. For a bundle the training of its
- * router, otherwise of an adapter. Options: those of moe_lora_create and of the trainers. *out is freed by moe_text_free.
- * Errors: NOMEM: more than memory_limit even with checkpointed activations (both figures are in the message). Any thread.
+ * router (with train_experts also of its experts), otherwise of an adapter. Options: those of moe_lora_create and of the
+ * trainers. *out is freed by moe_text_free. Errors: NOMEM: more than memory_limit even with checkpointed activations (both figures are in the message). Any thread.
  * Since 0.1.
  */
 MOE_API int32_t moe_plan(const moe_model *model, const moe_options *options, moe_text **out, moe_error *error);

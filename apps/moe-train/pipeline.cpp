@@ -131,29 +131,34 @@ class Pipeline {
   }
 
   std::string router_file() const { return config_.bundle() + "/router.safetensors"; }
-  std::string router_hash() const { return file_exists(router_file()) ? sha256_of(router_file()) : ""; }
+  std::string experts_folder() const { return config_.bundle() + "/adapters"; }
+  std::string hash(const std::string &path) const { return file_exists(path) ? sha256_of(path) : ""; }
+  std::string bundle_hash() const { return hash(config_.bundle() + "/moe_config.json"); }  // it holds the hashes of all others
 
   void build() {
     const Options options = config_.build();
     const Json made_from = build_material(options);
-    if (!skip("build", made_from, config_.bundle() + "/adapters")) make_bundle(options, made_from);
+    if (!skip("build", made_from, experts_folder())) make_bundle(options, made_from);
   }
 
   void make_bundle(const Options &options, const Json &made_from) {
     state_.begin("build", made_from, later_stages(false));
     const auto *model = base().get();
     call(moe_bundle_build, model, options.get(), nullptr);
-    state_.finish("build", config_.bundle() + "/adapters", router_hash());
+    state_.finish("build", experts_folder(),
+                  Json::object({{"router_sha256", hash(router_file())},
+                                {"adapters_sha256", hash(experts_folder())},
+                                {"config_sha256", bundle_hash()}}));
   }
 
   void router() {
     const Options options = config_.router();
     Json inputs = hashes(options, {"data", "eval_data"});
-    inputs.set("bundle", state_.result_sha256("build")).set("start", state_.router_sha256());
+    inputs.set("bundle", state_.built("adapters_sha256")).set("start", state_.built("router_sha256"));
     const Json made_from = material(options, "router", std::move(inputs));
     if (skip("router", made_from, router_file())) return;
     resume_or_clear(options, "router", made_from);
-    if (router_hash() != state_.router_sha256()) {  // trained before: begin from the router of the build again
+    if (bundle_hash() != state_.built("config_sha256")) {  // trained before: begin from what was built again
       const Options again = config_.build();
       make_bundle(again, build_material(again));
       outcome_.set("build", "made");
@@ -161,6 +166,7 @@ class Pipeline {
     state_.begin("router", made_from, {"evaluate"});
     const Model bundle = open_bundle(options);
     tell("router", train_router(context_, options, bundle));
+    state_.result_changed("build", experts_folder());
     state_.finish("router", router_file());
   }
 
@@ -175,7 +181,7 @@ class Pipeline {
     if (list(options, "tasks").empty()) return context_.console.note("== evaluate: no domain has 'tasks'; left out");
     const std::string result = config_.evaluation_folder() + "/evaluation_results.json";
     Json inputs = hashes(options, {"tasks", "data", "adapter"});
-    inputs.set("base_model", fingerprint()).set("router", router_hash());
+    inputs.set("base_model", fingerprint()).set("router", hash(router_file())).set("experts", hash(experts_folder()));
     const Json made_from = material(options, "run", std::move(inputs));
     if (skip("evaluate", made_from, result)) {
       results_ = Json::parse(read_file(result), result);

@@ -68,7 +68,7 @@ std::string PipelineState::changes(const std::string &stage, const Json &materia
   return names;
 }
 
-std::string PipelineState::result_sha256(const std::string &stage) const { return record(stage).at("result_sha256").string(); }
+std::string PipelineState::built(const char *key) const { return record("build").at(key).string(); }
 
 void PipelineState::begin(const std::string &stage, const Json &material, const std::vector<std::string> &after) {
   for (const std::string &later : after) stages_.erase(later);
@@ -76,12 +76,16 @@ void PipelineState::begin(const std::string &stage, const Json &material, const 
   save();
 }
 
-std::string PipelineState::router_sha256() const { return record("build").at("router_sha256").string(); }
+void PipelineState::result_changed(const std::string &stage, const std::string &result) {
+  Json changed = record(stage);
+  changed.set("result_sha256", sha256_of(result));
+  stages_.set(stage, std::move(changed));
+}
 
-void PipelineState::finish(const std::string &stage, const std::string &result, const std::string &router_sha256) {
+void PipelineState::finish(const std::string &stage, const std::string &result, const Json &more) {
   Json done =
       Json::object({{"material", record(stage).at("material")}, {"finished", true}, {"result_sha256", sha256_of(result)}});
-  if (!router_sha256.empty()) done.set("router_sha256", router_sha256);
+  for (const auto &[key, value] : more.members()) done.set(key, value);
   stages_.set(stage, std::move(done));
   save();
 }

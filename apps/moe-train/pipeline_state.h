@@ -5,7 +5,8 @@
 //   {"format": "libmoe.pipeline_state", "format_version": 1,
 //    "stages": {"adapters/medical": {"material": {...}, "finished": true, "result_sha256": "..."}, ...}}
 //
-// The stage "build" also records the sha256 of the router it wrote: the stage "router" replaces that file.
+// The stage "build" also records the sha256 of what it wrote and the stage "router" replaces: "router_sha256", "adapters_sha256" and,
+// for the whole bundle, "config_sha256".
 #pragma once
 #include <string>
 #include <vector>
@@ -24,12 +25,13 @@ class PipelineState {
   bool begun(const std::string &stage, const Json &material) const;
   // Names what differs from the recorded material: "rank, data"; "" when nothing is recorded.
   std::string changes(const std::string &stage, const Json &material) const;
-  std::string result_sha256(const std::string &stage) const;
-  std::string router_sha256() const;  // of the bundle as the stage "build" left it
+  std::string built(const char *key) const;  // of the bundle as the stage "build" left it; see above
 
   // begin forgets the stages `after` it, which were made from its result.
   void begin(const std::string &stage, const Json &material, const std::vector<std::string> &after);
-  void finish(const std::string &stage, const std::string &result, const std::string &router_sha256 = "");
+  void finish(const std::string &stage, const std::string &result, const Json &more = Json::object());
+  // A later stage changed the result of a finished one; recorded with the next finish.
+  void result_changed(const std::string &stage, const std::string &result);
 
  private:
   const Json &record(const std::string &stage) const;

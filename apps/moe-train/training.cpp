@@ -96,7 +96,8 @@ Json train_router(const Context &context, const Options &options, const Model &b
   TrainingData data = open_data(context, options, bundle);
   Trainer trainer;
   call(moe_trainer_create_router, model, router.get(), data.training.get(), values, context.cancel, trainer.out());
-  context.console.note(format("router: %d entries, %lld steps", moe_router_experts(router.get()) + 1,
+  context.console.note(format("router: %d entries%s, %lld steps", moe_router_experts(router.get()) + 1,
+                              flag(options, "train_experts") ? ", its experts train with it" : "",
                               static_cast<long long>(moe_trainer_steps_planned(trainer.get()))));
   return run(context, options, trainer, data);
 }

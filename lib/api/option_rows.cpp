@@ -128,6 +128,9 @@ constexpr OptionRow kRows[] = {
      "router pipeline dump"},
     {"balance_exact", "", kBool, false, "false", 0, 0, "", "balance over the whole step by one more forward pass",
      "router pipeline"},
+    {"train_experts", "", kBool, false, "false", 0, 0, "", "train the experts together with the router", "router pipeline plan"},
+    {"expert_learning_rate", "expert_lr", kFloat, false, "2e-4", 0, 10, "", "with train_experts: largest learning rate of the experts",
+     "router pipeline plan"},
 
     // ---- generation ----
     {"prompt", "", kString, false, "", 0, 0, "", "text to go on from; standard input by default", "generate"},

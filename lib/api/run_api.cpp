@@ -48,8 +48,7 @@ Json run(TrainerCore &core, const std::shared_ptr<DatasetCore> &eval_data, const
     core.steps_done = core.trainer->steps_done();
     return !on_event || tell(event, *core.trainer, on_event, user);
   };
-  return run_training(*core.trainer, *core.base, core.lora ? core.lora->adapter.get() : nullptr, core.mixture.get(), run,
-                      callback, cancel_of(core.cancel));
+  return run_training(*core.trainer, *core.base, run, callback, cancel_of(core.cancel));
 }
 
 }  // namespace

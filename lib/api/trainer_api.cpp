@@ -34,6 +34,8 @@ TrainOptions train_options(const Options &options, bool router) {
   result.supervised_weight_end = options.number("supervised_weight_end");
   result.target_usage = options.numbers("target_usage");
   result.balance_exact = options.flag("balance_exact");
+  result.train_experts = router && options.flag("train_experts");
+  result.expert_learning_rate = options.number("expert_learning_rate");
   return result;
 }
 
@@ -181,7 +183,7 @@ Json plan(const ModelCore &model, const Options &options) {
     adapter = Adapter::create(*model.base, lora_config(options, *model.base), train.seed);
     overlay.adapter = adapter.get();
   }
-  const Trainable what = model.mixture ? Trainable::router : Trainable::adapter;
+  const Trainable what = !model.mixture ? Trainable::adapter : train.train_experts ? Trainable::joint : Trainable::router;
   return plan_training(*model.base, overlay, what, tokens, supervised, train.memory_limit).to_json();
 }
 
@@ -288,6 +290,16 @@ int32_t moe_trainer_save(const moe_trainer *trainer, const char *folder, moe_err
     const auto core = core_of(trainer, "moe_trainer");
     const TrainingUse use(*core);
     core->trainer->save(required_text(folder, "folder"));
+  });
+}
+
+int32_t moe_trainer_save_bundle(const moe_trainer *trainer, const char *folder, moe_error *error) {
+  return fence(error, [&] {
+    const auto core = core_of(trainer, "moe_trainer");
+    const TrainingUse use(*core);
+    if (!core->trainer->trains_router())
+      moe::fail(moe::Code::state, "moe_trainer_save_bundle: the trainer trains an adapter: use moe_lora_save");
+    core->trainer->save_to_bundle(required_text(folder, "folder"), moe::Json());
   });
 }
 

@@ -13,8 +13,6 @@
 namespace moe {
 namespace {
 
-constexpr const char *kAdapterFiles[] = {"adapter_config.json", "adapter_model.safetensors"};
-
 // "2026-01-31T12:00:00Z"
 std::string utc_now() {
   using namespace std::chrono;
@@ -209,43 +207,6 @@ Mixture load_bundle(const BaseModel &model, const std::string &folder, bool stri
   check_bundle_file(folder, config.router_file, config);
   mixture.router = Router::load(join_path(folder, config.router_file), router_shape_of(config, model));
   return mixture;
-}
-
-// The records take in the new hashes first, then the files change, then the records drop the old hashes: whenever it is cut
-// off, every file is one of the two that are recorded.
-void save_bundle_router(const std::string &folder, const Router &router, const Json &summary) {
-  read_bundle_config(folder);  // nothing is written to what is no bundle
-  const FileLock lock(join_path(folder, ".lock"));
-  remove_unfinished(folder);
-  BundleConfig config = read_bundle_config(folder);
-  const RouterConfig &shape = router.config();
-  if (config.gating != "token") fail(Code::invalid, folder, ": its gating is '", config.gating, "': it has no router");
-  if (config.files.empty() || shape.experts != config.router.experts) {
-    fail(Code::invalid, folder, ": expected a router of ", config.router.experts, " experts, found ", shape.experts);
-  }
-  config.router = shape;
-  if (const Json *usage = summary.is_object() ? summary.find("target_usage") : nullptr; usage && !usage->is_null()) {
-    config.target_usage = parse_target_usage(*usage, "router summary", config.domains.size() + 1);
-  }
-  Json router_config = router_config_json(config);
-  if (summary.is_object()) {
-    for (const auto &[key, value] : summary.members()) router_config.set(key, value);
-  }
-  const std::pair<std::string, std::string> contents[] = {{config.router_file, router.encode()},
-                                                          {kRouterConfig, router_config.dump(2) + "\n"}};
-  const auto write_config = [&] { write_file_atomic(join_path(folder, kMoeConfig), bundle_config_json(config).dump(2) + "\n"); };
-  for (const auto &[name, content] : contents) {
-    BundleConfig::FileRecord &record = config.files[name];
-    if (!record.next_sha256.empty() && sha256_file(join_path(folder, name)) == record.next_sha256)
-      record.sha256 = record.next_sha256;
-    record.next_sha256 = sha256_hex(content.data(), content.size());
-  }
-  write_config();
-  for (const auto &[name, content] : contents) {
-    write_file_atomic(join_path(folder, name), content);
-    config.files[name] = {config.files[name].next_sha256, ""};
-  }
-  write_config();
 }
 
 }  // namespace moe

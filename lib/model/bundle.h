@@ -23,8 +23,8 @@ struct BundleConfig {                   // what moe_config.json says
   std::vector<std::string> adapter_paths;  // by domain, inside the folder
   std::string router_file;              // inside the folder; "" with gating "domain"
 
-  // What each file has to be. While a router is being replaced (save_bundle_router) its file may also be the next one, so that
-  // the bundle is whole at every moment.
+  // What each file has to be. While router_config.json is being replaced it may also be the next one, so that the bundle is whole at
+  // every moment.
   struct FileRecord {
     std::string sha256, next_sha256;    // next: "" when nothing is being replaced
   };
@@ -48,8 +48,10 @@ Json build_bundle(const BaseModel &model, const BundleBuild &build, const std::s
 // Every file, hash, shape, key and the base fingerprint; one line per finding through `finding`. Returns whether the bundle is good.
 bool validate_bundle(const BaseModel &model, const std::string &folder, const std::function<void(bool good, const std::string &line)> &finding);
 Mixture load_bundle(const BaseModel &model, const std::string &folder, bool strict_base = false);
-// Replaces router.safetensors (atomically) and its hash in moe_config.json after training. `summary` is merged into router_config.json.
-// Code::busy while another process does the same; what a killed one left is removed.
+// Puts what was trained into a bundle: its router, or the router with all experts. Stopped at any moment the bundle is the old one or
+// the new one. `summary` is merged into router_config.json. Code::busy while another process does the same; what a killed one left is
+// removed.
 void save_bundle_router(const std::string &folder, const Router &router, const Json &summary);
+void save_bundle_mixture(const BaseModel &model, const std::string &folder, const Mixture &mixture, const Json &summary);
 
 }  // namespace moe

@@ -12,6 +12,7 @@ inline constexpr int64_t kBundleVersion = 1;
 inline constexpr const char *kMoeConfig = "moe_config.json", *kDomainMapping = "domain_mapping.json",
                             *kRouterConfig = "router_config.json", *kRouterWeights = "router.safetensors",
                             *kModelInfo = "model_info.json", *kBuildSummary = "build_summary.json";
+inline constexpr const char *kAdapterFiles[] = {"adapter_config.json", "adapter_model.safetensors"};
 
 // An object that begins with its format and version.
 Json json_of_format(std::string_view format);

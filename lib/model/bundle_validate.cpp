@@ -75,7 +75,7 @@ class Validation {
     const std::string &path = config_.adapter_paths[i];
     mixture_.experts.push_back(Adapter::load(model_, join_path(folder_, path), false));
     mixture_.domains.push_back(config_.domains[i]);
-    for (const char *name : {"adapter_config.json", "adapter_model.safetensors"}) {
+    for (const char *name : kAdapterFiles) {
       if (!config_.files.empty() && !config_.files.contains(join_path(path, name))) {
         fail(Code::format, join_path(path, name), ": is not listed under 'files' of ", kMoeConfig);
       }

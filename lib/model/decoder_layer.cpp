@@ -133,7 +133,8 @@ void DecoderLayer::set_terms(int64_t layer, LayerState &state) const {
       term.factors = adapter.factors(layer, module);
       term.gradient = {};
       if (overlay_.adapter ? request_.train == Trainable::adapter : train_experts) term.gradient = adapter.gradient_of(layer, module);
-      term.dropout = request_.training && term.gradient.a ? static_cast<float>(adapter.config().dropout) : 0.0f;
+      const bool drops = request_.training && overlay_.adapter && term.gradient.a;  // experts train without dropout, as in the FFN
+      term.dropout = drops ? static_cast<float>(adapter.config().dropout) : 0.0f;
       term.dropout_seed = request_.dropout_seed + i;
       term.dropout_stream = dropout_stream(request_.dropout_step, layer, module);
       if (overlay_.mixture) {

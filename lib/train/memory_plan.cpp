@@ -12,21 +12,24 @@ uint64_t kernel_scratch(const BaseModel &model, int64_t supervised) {
          slices * static_cast<uint64_t>(supervised) * static_cast<uint64_t>(model.config().hidden + 2) * sizeof(float);
 }
 
-uint64_t trained_parameters(const Overlay &overlay, Trainable train) {
-  uint64_t count = 0;
-  if (train == Trainable::adapter) count += overlay.adapter->parameters().size();
-  if (train == Trainable::router || train == Trainable::joint) count += overlay.mixture->router->parameters().size();
-  if (train == Trainable::experts || train == Trainable::joint) {
-    for (const auto &expert : overlay.mixture->experts) count += expert->parameters().size();
-  }
-  return count;
-}
+// What a run holds beside the base, and of that what it trains.
+struct Parameters {
+  uint64_t held = 0, trained = 0;
+};
 
-uint64_t all_parameters(const Overlay &overlay) {
-  uint64_t count = overlay.adapter ? overlay.adapter->parameters().size() : 0;
-  if (!overlay.mixture) return count;
-  for (const auto &expert : overlay.mixture->experts) count += expert->parameters().size();
-  return count + (overlay.mixture->router ? overlay.mixture->router->parameters().size() : 0);
+Parameters count_parameters(const Overlay &overlay, Trainable train) {
+  if (overlay.adapter) {
+    const uint64_t count = overlay.adapter->parameters().size();
+    return {count, train == Trainable::adapter ? count : 0};
+  }
+  if (!overlay.mixture) return {};
+  uint64_t experts = 0;
+  for (const auto &expert : overlay.mixture->experts) experts += expert->parameters().size();
+  const uint64_t router = overlay.mixture->router ? overlay.mixture->router->parameters().size() : 0;
+  const bool train_experts = train == Trainable::experts || train == Trainable::joint;
+  Parameters count{experts + router, train == Trainable::router || train == Trainable::joint ? router : 0};
+  if (train_experts) count.held += experts, count.trained += experts;
+  return count;
 }
 
 }  // namespace
@@ -48,7 +51,8 @@ Json MemoryPlan::to_json() const {
 
 MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainable train, int64_t tokens, int64_t supervised,
                          uint64_t memory_limit) {
-  const uint64_t trained = trained_parameters(overlay, train) * sizeof(float);
+  const Parameters parameters = count_parameters(overlay, train);
+  const uint64_t trained = parameters.trained * sizeof(float);
   MemoryPlan plan;
   plan.micro_batch_tokens = tokens;
   plan.micro_batch_supervised = supervised;
@@ -58,7 +62,7 @@ MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainab
     request.train = train;
     request.checkpoint_activations = plan.checkpoint_activations = checkpoint;
     plan.bytes = {{"weights", model.weight_bytes()},
-                  {"adapters and routers", all_parameters(overlay) * sizeof(float)},
+                  {"adapters and routers", parameters.held * sizeof(float)},
                   {"gradients", trained},
                   {"optimizer", 2 * trained},
                   {"activations", training_pass_bytes(model, overlay, request, tokens, supervised)},

@@ -18,6 +18,7 @@ struct MemoryPlan {
   Json to_json() const;
 };
 
+// Experts that train are copies (Trainer::for_router): they count beside those of the bundle.
 // Plans micro-batches of at most `tokens` tokens. With a limit that the plain plan exceeds, activations are checkpointed; when even
 // that does not fit: Code::no_memory with both figures.
 MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainable train, int64_t tokens, int64_t supervised, uint64_t memory_limit);

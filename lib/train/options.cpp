@@ -34,6 +34,7 @@ ScheduleKind parse_schedule(const std::string &name) {
 
 void TrainOptions::check() const {
   check_range("learning_rate", learning_rate, 0, 10);
+  check_range("expert_learning_rate", expert_learning_rate, 0, 10);
   check_range("warmup_ratio", warmup_ratio, 0, 1);
   check_range("weight_decay", weight_decay, 0, 10);
   check_range("adam_beta1", adam_beta1, 0, 0.999999);
@@ -65,7 +66,7 @@ Json TrainOptions::to_json() const {
   json.set("supervised_weight", supervised_weight).set("supervised_weight_end", supervised_weight_end).set("balance_exact", balance_exact);
   Json usage = Json::array();
   for (float x : target_usage) usage.push(static_cast<double>(x));
-  json.set("target_usage", usage);
+  json.set("target_usage", usage).set("train_experts", train_experts).set("expert_learning_rate", expert_learning_rate);
   return json;
 }
 

@@ -31,6 +31,8 @@ struct TrainOptions {
   double supervised_weight = 1.0, supervised_weight_end = 0.1;  // falls linearly over the run, where rows have a domain
   std::vector<float> target_usage;     // pi [E + 1]; empty = default from the domains' token shares
   bool balance_exact = false;
+  bool train_experts = false;          // the experts train with their router, at a rate of their own and the same schedule
+  double expert_learning_rate = 2e-4;
 
   void check() const;                  // Code::invalid names the option, its bounds and what was found
   Json to_json() const;                // as stored with every result and in checkpoints

@@ -7,7 +7,6 @@
 
 #include "base/file.h"
 #include "data/leak.h"
-#include "model/bundle.h"
 #include "train/checkpoint.h"
 
 namespace moe {
@@ -53,9 +52,8 @@ struct CurveEnds {
 
 class Run {
  public:
-  Run(Trainer &trainer, const BaseModel &model, Adapter *adapter, Mixture *mixture, const RunOptions &options, const RunCallback &callback,
-      const Cancel *cancel)
-      : trainer_(trainer), model_(model), adapter_(adapter), mixture_(mixture), options_(options), callback_(callback), cancel_(cancel),
+  Run(Trainer &trainer, const BaseModel &model, const RunOptions &options, const RunCallback &callback, const Cancel *cancel)
+      : trainer_(trainer), model_(model), options_(options), callback_(callback), cancel_(cancel),
         checkpoints_(join_path(options.output_dir, "checkpoints")), lock_(prepare(options)), metrics_(join_path(options.output_dir, "metrics.jsonl")) {}
 
   Json run() {
@@ -142,6 +140,9 @@ class Run {
     check_stop();
     if (options_.eval_data && evaluated_step_ != trainer_.steps_done()) evaluate();
     check_stop();
+    if (!trainer_.trains_router()) return;
+    save();  // the result replaces what the run began with: killed after that, it goes on from here
+    check_stop();
   }
 
   void step() {
@@ -203,7 +204,7 @@ class Run {
     event.kind = RunEvent::Kind::finished;
     Json summary = Json::object();
     summary.set("format", "libmoe.training_summary").set("format_version", 1).set("domain", options_.domain);
-    summary.set("library_version", MOE_VERSION_TEXT).set("trains", trainer_.trains_router() ? "router" : "adapter");
+    summary.set("library_version", MOE_VERSION_TEXT).set("trains", trainer_.what());
     summary.set("base_model", model_.name()).set("base_model_path", model_.path());
     summary.set("architecture_fingerprint", model_.architecture_fingerprint()).set("weights_fingerprint", model_.weights_fingerprint());
     summary.set("compute", model_.compute()).set("threads", static_cast<int64_t>(model_.pool().threads()));
@@ -218,12 +219,12 @@ class Run {
     summary.set("peak_memory_bytes", peak_memory());
     if (trainer_.trains_router()) {
       add_usage(summary);
-      save_bundle_router(options_.bundle, *mixture_->router, summary);
+      trainer_.save_to_bundle(options_.bundle, summary);
       event.path = options_.bundle;
     } else {
       event.path = join_path(options_.output_dir, "final_adapter");
       AtomicFolder folder(event.path);
-      adapter_->save(model_, folder.path());
+      trainer_.adapter()->save(model_, folder.path());
       folder.commit();
     }
     write_file_atomic(summary_path(options_), summary.dump(1) + "\n");
@@ -244,8 +245,6 @@ class Run {
 
   Trainer &trainer_;
   const BaseModel &model_;
-  Adapter *adapter_;
-  Mixture *mixture_;
   const RunOptions &options_;
   const RunCallback &callback_;
   const Cancel *cancel_;
@@ -261,9 +260,8 @@ class Run {
 
 }  // namespace
 
-Json run_training(Trainer &trainer, const BaseModel &model, Adapter *adapter, Mixture *mixture, const RunOptions &options,
-                  const RunCallback &callback, const Cancel *cancel) {
-  return Run(trainer, model, adapter, mixture, options, callback, cancel).run();
+Json run_training(Trainer &trainer, const BaseModel &model, const RunOptions &options, const RunCallback &callback, const Cancel *cancel) {
+  return Run(trainer, model, options, callback, cancel).run();
 }
 
 }  // namespace moe

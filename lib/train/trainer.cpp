@@ -51,6 +51,10 @@ std::unique_ptr<Trainer> Trainer::for_lora(std::shared_ptr<const BaseModel> mode
 std::unique_ptr<Trainer> Trainer::for_router(std::shared_ptr<const BaseModel> model, std::shared_ptr<Mixture> mixture,
                                              std::shared_ptr<Dataset> data, const TrainOptions &options) {
   if (!mixture->router) fail(Code::state, "router training: this mixture has no trainable router (gating is by domain)");
+  if (options.train_experts) {
+    mixture = std::make_shared<Mixture>(*mixture);
+    for (auto &expert : mixture->experts) expert = std::make_shared<Adapter>(*expert);
+  }
   std::unique_ptr<Trainer> trainer(new Trainer());
   trainer->model_ = std::move(model);
   trainer->mixture_ = std::move(mixture);
@@ -76,18 +80,33 @@ void Trainer::open(std::shared_ptr<Dataset> data, const TrainOptions &options) {
     data_->largest_batch(options.batch_size, &tokens, &supervised);
   }
   plan_ = plan_training(*model_, overlay(), what_trains(), tokens, supervised, options.memory_limit);
-  const size_t n = parameters().size();
+  size_t n = 0;
+  for (const Part &part : parts()) n += part.parameters.size();  // gradients are allocated here, not in the first step
   first_moment_.assign(n, 0.0f);
   second_moment_.assign(n, 0.0f);
-  gradients();  // allocated here, not in the first step
   make_arena(tokens, supervised);
 }
 
 Overlay Trainer::overlay() const { return {adapter_.get(), mixture_.get()}; }
-Trainable Trainer::what_trains() const { return mixture_ ? Trainable::router : Trainable::adapter; }
+Trainable Trainer::what_trains() const {
+  if (!mixture_) return Trainable::adapter;
+  return options_.train_experts ? Trainable::joint : Trainable::router;
+}
+const char *Trainer::what() const {
+  if (!mixture_) return "adapter";
+  return options_.train_experts ? "router and experts" : "router";
+}
 int64_t Trainer::rows_per_step() const { return options_.batch_size * options_.gradient_accumulation_steps; }
-std::span<float> Trainer::parameters() { return mixture_ ? mixture_->router->parameters() : adapter_->parameters(); }
-std::span<float> Trainer::gradients() { return mixture_ ? mixture_->router->gradients() : adapter_->gradients(); }
+
+std::vector<Trainer::Part> Trainer::parts() {
+  if (adapter_) return {{adapter_->parameters(), adapter_->gradients(), options_.learning_rate}};
+  std::vector<Part> parts{{mixture_->router->parameters(), mixture_->router->gradients(), options_.learning_rate}};
+  if (!options_.train_experts) return parts;
+  for (const auto &expert : mixture_->experts) {
+    parts.push_back({expert->parameters(), expert->gradients(), options_.expert_learning_rate});
+  }
+  return parts;
+}
 
 // The arena grows only when a caller's own batch is larger than the plan's.
 void Trainer::make_arena(int64_t tokens, int64_t supervised) {
@@ -139,17 +158,17 @@ StepReport Trainer::run_step(const PackedBatch &batch, const Cancel *cancel) {
   request.checkpoint_activations = plan_.checkpoint_activations;
   request.cancel = cancel;
 
-  const std::vector<PackedBatch> parts = micro_batches(batch, options_.batch_size);
-  std::fill(gradients().begin(), gradients().end(), 0.0f);
+  const std::vector<PackedBatch> micro = micro_batches(batch, options_.batch_size);
+  for (const Part &part : parts()) std::fill(part.gradients.begin(), part.gradients.end(), 0.0f);
   RouterStatistics exact, sum;
-  if (mixture_ && options_.balance_exact && parts.size() > 1) exact = count_step(parts, request);
+  if (mixture_ && options_.balance_exact && micro.size() > 1) exact = count_step(micro, request);
   double nll = 0;
-  for (size_t i = 0; i < parts.size(); i++) {
+  for (size_t i = 0; i < micro.size(); i++) {
     request.dropout_step = static_cast<uint64_t>(step_) * 4096 + i;  // masks of their own for each micro-batch
     request.earlier = mixture_ ? &sum : nullptr;
     request.exact = exact.picks.empty() ? nullptr : &exact;
-    make_arena(parts[i].size(), parts[i].supervised());
-    const PassResult result = training_pass(*model_, overlay(), parts[i], request, *arena_);
+    make_arena(micro[i].size(), micro[i].supervised());
+    const PassResult result = training_pass(*model_, overlay(), micro[i], request, *arena_);
     nll += result.nll;
     if (mixture_) sum.add(result.router);
   }
@@ -185,10 +204,12 @@ RouterStatistics Trainer::count_step(const std::vector<PackedBatch> &parts, Pass
 void Trainer::update(StepReport &report) {
   Backend &ops = model_->backend();
   const std::lock_guard<std::mutex> lock(model_->pass_mutex());
-  const int64_t n = static_cast<int64_t>(parameters().size());
-  report.gradient_norm = std::sqrt(ops.sum_of_squares(n, gradients().data()));
-  report.learning_rate = options_.learning_rate *
-                         learning_rate_factor(options_.schedule, step_, planned_steps_, warmup_steps(options_.warmup_ratio, planned_steps_));
+  const std::vector<Part> all = parts();
+  double squares = 0;
+  for (const Part &part : all) squares += ops.sum_of_squares(static_cast<int64_t>(part.gradients.size()), part.gradients.data());
+  report.gradient_norm = std::sqrt(squares);
+  const double factor = learning_rate_factor(options_.schedule, step_, planned_steps_, warmup_steps(options_.warmup_ratio, planned_steps_));
+  report.learning_rate = options_.learning_rate * factor;
   report.skipped = !std::isfinite(report.total_loss) || !std::isfinite(report.gradient_norm);
   report.step = ++step_;
   if (report.skipped) {
@@ -200,7 +221,6 @@ void Trainer::update(StepReport &report) {
   }
   skipped_in_a_row_ = 0;
   AdamW adamw;
-  adamw.learning_rate = static_cast<float>(report.learning_rate);
   adamw.beta1 = static_cast<float>(options_.adam_beta1);
   adamw.beta2 = static_cast<float>(options_.adam_beta2);
   adamw.epsilon = static_cast<float>(options_.adam_epsilon);
@@ -209,7 +229,13 @@ void Trainer::update(StepReport &report) {
   if (options_.max_grad_norm > 0) {
     adamw.gradient_scale = static_cast<float>(std::min(1.0, options_.max_grad_norm / (report.gradient_norm + 1e-6)));
   }
-  ops.adamw(n, parameters().data(), gradients().data(), first_moment_.data(), second_moment_.data(), adamw);
+  size_t at = 0;
+  for (const Part &part : all) {
+    adamw.learning_rate = static_cast<float>(part.learning_rate * factor);
+    ops.adamw(static_cast<int64_t>(part.parameters.size()), part.parameters.data(), part.gradients.data(), first_moment_.data() + at,
+              second_moment_.data() + at, adamw);
+    at += part.parameters.size();
+  }
 }
 
 // Warnings while the router gets no language-model gradient; Code::numeric when that lasts although the experts differ from the base.

@@ -1,4 +1,4 @@
-// A trainer: what is trained (an adapter, or the router of a mixture), its optimizer and the state that a checkpoint holds. The
+// A trainer: what is trained (an adapter, or the router of a mixture, alone or with its experts), its optimizer and the state that a checkpoint holds. The
 // caller owns the loop; step() is one whole optimizer step. Bit-equal for any number of threads and across save/resume.
 #pragma once
 #include <functional>
@@ -42,11 +42,15 @@ class Trainer {
   // planned_steps: length of the run, for the schedule. The plan is made and checked against memory_limit before anything is allocated.
   static std::unique_ptr<Trainer> for_lora(std::shared_ptr<const BaseModel> model, std::shared_ptr<Adapter> adapter,
                                            std::shared_ptr<Dataset> data, const TrainOptions &options);
-  // Experts stay frozen and run without dropout. k = 1 needs a supervised term or evaluates the best expert (force_expert).
+  // Experts run without dropout; they stay frozen, or with options.train_experts the trainer trains copies of them, so that whoever
+  // shares the mixture keeps his. k = 1 needs a supervised term or evaluates the best expert (force_expert).
   static std::unique_ptr<Trainer> for_router(std::shared_ptr<const BaseModel> model, std::shared_ptr<Mixture> mixture,
                                              std::shared_ptr<Dataset> data, const TrainOptions &options);
 
   bool trains_router() const { return mixture_ != nullptr; }
+  const char *what() const;                              // "adapter", "router", "router and experts"
+  const Adapter *adapter() const { return adapter_.get(); }  // what is trained: one of the two, else nullptr
+  const Mixture *mixture() const { return mixture_.get(); }
   int64_t steps_done() const { return step_; }
   int64_t steps_planned() const { return planned_steps_; }
   const TrainOptions &options() const { return options_; }
@@ -59,11 +63,14 @@ class Trainer {
   // Mean nll per supervised token over a dataset, dropout off; does not touch the training state.
   double evaluate(Dataset &data, const Cancel *cancel);
 
-  // Checkpoint folder: adapter (PEFT) or router.safetensors, optimizer.safetensors, trainer_state.json, manifest.json (length and
-  // sha256 per file). Atomic. resume() verifies every byte against the manifest; other options than those of the checkpoint that change
+  // Checkpoint folder: adapter (PEFT), or router.safetensors and where they train experts.safetensors; optimizer.safetensors,
+  // trainer_state.json, manifest.json (length and sha256 per file). Atomic. resume() verifies every byte against the manifest; other options than those of the checkpoint that change
   // the result are refused by name (Code::state).
   void save(const std::string &folder) const;
   void resume(const std::string &folder);
+
+  // Puts the trained router, and experts that trained with it, into a bundle (model/bundle.h). Router training only.
+  void save_to_bundle(const std::string &folder, const Json &summary) const;
 
   const RouterStatistics &router_statistics() const { return statistics_; }  // of the last step
   const RouterAlarms &alarms() const { return alarms_; }
@@ -77,8 +84,12 @@ class Trainer {
   Overlay overlay() const;
   Trainable what_trains() const;
   int64_t rows_per_step() const;
-  std::span<float> parameters();
-  std::span<float> gradients();
+  // What an optimizer step changes, in the order of the moments; each part has a learning rate of its own.
+  struct Part {
+    std::span<float> parameters, gradients;
+    double learning_rate = 0;
+  };
+  std::vector<Part> parts();
   void make_arena(int64_t tokens, int64_t supervised);
   double supervised_weight() const;
   StepReport run_step(const PackedBatch &batch, const Cancel *cancel);

@@ -223,6 +223,41 @@ TEST(Router, IsTrainedAndPutIntoItsBundle) {
       MOE_ERR_INVALID, "base, law, math");
 }
 
+TEST(Router, ExpertsThatTrainWithItAreInTheBundleAfterwards) {
+  NEEDS_UTF8PROC();
+  moe_error error = MOE_ERROR_INIT;
+  const Bundle bundle;
+  const ModelHandle model = bundle.open();
+  const OptionsHandle options = make_options({{"data", "law=" + write_sums(bundle.folder / "law.jsonl", 12, 1)},
+                                              {"batch_size", "4"},
+                                              {"max_steps", "5"},
+                                              {"warmup_ratio", "0"},
+                                              {"train_experts", "true"},
+                                              {"expert_learning_rate", "1e-2"}});
+  const auto trainer_of = [&](const ModelHandle &opened, moe_dataset *data, TrainerHandle &trainer) {
+    RouterHandle router;
+    ASSERT_OK(moe_router_load(bundle.path().c_str(), nullptr, &router, &error));
+    ASSERT_OK(moe_trainer_create_router(opened, router, data, options, nullptr, &trainer, &error));
+  };
+  DatasetHandle data, same;
+  ASSERT_OK(moe_dataset_open(model, options, nullptr, &data, &error));
+  ASSERT_OK(moe_dataset_open(model, options, nullptr, &same, &error));
+  TrainerHandle trainer, of_open, of_saved;
+  trainer_of(model, data, trainer);
+  for (int i = 0; i < 5; i++) ASSERT_OK(moe_router_train_step(trainer, nullptr, nullptr, &error));
+  ASSERT_OK(moe_trainer_save_bundle(trainer, bundle.path().c_str(), &error));
+  double trained = 0, saved = 0, open = 0;
+  ASSERT_OK(moe_trainer_evaluate(trainer, same, &trained, &error));
+  trainer_of(bundle.open(), nullptr, of_saved);
+  ASSERT_OK(moe_trainer_evaluate(of_saved, same, &saved, &error));
+  EXPECT_EQ(saved, trained);
+  trainer_of(model, nullptr, of_open);  // the trained router before the experts that were open
+  ASSERT_OK(moe_trainer_evaluate(of_open, same, &open, &error));
+  EXPECT_GT(open, trained);
+  const SmallTrainer lora;
+  EXPECT_CODE(moe_trainer_save_bundle(lora.trainer, bundle.path().c_str(), &error), MOE_ERR_STATE, "moe_lora_save");
+}
+
 TEST(Router, OfOtherSizesIsRefused) {
   moe_error error = MOE_ERROR_INIT;
   const Bundle bundle;

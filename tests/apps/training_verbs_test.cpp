@@ -179,6 +179,37 @@ TEST_F(TrainingVerbs, ABundleIsBuiltCheckedAndItsRouterTrained) {
   EXPECT_NE(bad.out.find("BAD   "), std::string::npos) << bad.out;
 }
 
+TEST_F(TrainingVerbs, ExpertsTrainWithTheirRouterWhenTheyAreToldTo) {
+  NEEDS_UTF8PROC();
+  make_adapters();
+  ASSERT_EQ(train({"build", "--model", tiny, "--adapters-dir", "domain_models", "--output-dir", "moe_model"}).status, 0);
+  const std::string data = "math=" + path("math.jsonl") + ",medical=" + path("medical.jsonl");
+  const auto expert = [&] { return file_text(path("moe_model/adapters/math/adapter_model.safetensors")); };
+  const std::string untrained = expert();
+  const auto router = [&](const Words &more) {
+    Words words{"router", "--moe", "moe_model", "--data", data, "--max-steps", "4"};
+    words.insert(words.end(), more.begin(), more.end());
+    return train(words);
+  };
+  EXPECT_EQ(router({"--expert-learning-rate", "11", "--train-experts"}).status, 2);
+  EXPECT_EQ(router({"--train-experts", "perhaps"}).status, 2);
+  ASSERT_EQ(router({}).status, 0);
+  EXPECT_EQ(expert(), untrained);
+  const Ended trained = router({"--train-experts", "--expert-learning-rate", "1e-2"});
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  EXPECT_NE(trained.err.find("its experts train with it"), std::string::npos) << trained.err;
+  EXPECT_NE(expert(), untrained);
+  EXPECT_EQ(Json::parse(file_text(path("moe_model_router/router_training_summary.json")), "").at("trains", "").string(),
+            "router and experts");
+  const Ended good = train({"build", "--validate-only", "--output-dir", "moe_model"});
+  EXPECT_EQ(good.status, 0) << good.out;
+  const Words plan = {"plan", "--model", tiny, "--moe", "moe_model", "--json"};
+  Words joint = plan;
+  joint.push_back("--train-experts");
+  const auto bytes = [](const Ended &ended) { return ended.json().at("bytes", "").at("optimizer", "").integer(); };
+  EXPECT_GT(bytes(train(joint)), bytes(train(plan)));
+}
+
 TEST_F(TrainingVerbs, AdaptersKeepTheOrderTheyAreGivenIn) {
   NEEDS_UTF8PROC();
   make_adapters();
@@ -249,6 +280,17 @@ TEST_F(Pipeline, MakesEveryStageOnceAndAgainWhatChanged) {
   write_config("");
   stages();
   EXPECT_EQ(file_text(path("work/moe_model/router.safetensors")), router);  // begun from the router of the build each time
+
+  write_config(R"(, "train_experts": true)");
+  EXPECT_EQ(stages(), "build router evaluate");
+  EXPECT_EQ(stages(), "");  // the trained experts of the bundle are no reason to build it again
+  const std::string expert = "work/moe_model/adapters/math/adapter_model.safetensors", trained = file_text(path(expert));
+  EXPECT_NE(trained, file_text(path("work/domain_models/math/final_adapter/adapter_model.safetensors")));
+  write_config(R"(, "train_experts": true, "learning_rate": 0.02)");
+  EXPECT_EQ(stages(), "build router evaluate");
+  write_config(R"(, "train_experts": true)");
+  stages();
+  EXPECT_EQ(file_text(path(expert)), trained);  // begun from the adapters each time
 
   make_data("medical", 20);
   EXPECT_EQ(stages(), "adapters/medical build router evaluate");

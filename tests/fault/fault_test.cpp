@@ -1,6 +1,6 @@
-// Training runs, of an adapter and of a bundle's router, whose system calls fail, one after another: killed at each, refused at
-// each, a disk that fills up, half-done writes, kills at random times. What was acknowledged stays whole, a bundle is good at
-// every moment, and going on gives the bytes of the run that nothing disturbed. (The program under test: save_program.cpp; what
+// Training runs, of an adapter and of a bundle's router, alone and with its experts, whose system calls fail, one after another:
+// killed at each, refused at each, a disk that fills up, half-done writes, kills at random times. What was acknowledged stays whole, a
+// bundle is at every moment the old one or the new one, and going on gives the bytes of the run that nothing disturbed. (The program under test: save_program.cpp; what
 // makes its calls fail: shim.c.)
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -28,7 +28,7 @@ namespace {
 
 constexpr int kSteps = 3;  // two checkpoints, of which the second displaces the first, then the result
 
-enum class Trains { adapter, router };
+enum class Trains { adapter, router, joint };
 
 struct Fault {
   std::string kind;
@@ -57,9 +57,26 @@ std::vector<Call> read_calls(const std::string &log) {
   return calls;
 }
 
+// The run that nothing disturbs: what it calls, the bytes it gives, and with a bundle all its weights.
+struct Undisturbed {
+  std::vector<Call> all, counted;  // counted: those that a fault can be put on, calls[n - 1].number == n
+  std::string result;
+  std::vector<float> weights;
+};
+
 const BaseModel &base_model() {
   static const auto model = test::golden_model("models/llama");
   return *model;
+}
+
+constexpr const char *kExperts[] = {"expert1", "expert2", "expert3"};
+
+// All weights that a bundle has for who opens it.
+std::vector<float> weights_of(const std::string &bundle) {
+  const Mixture mixture = load_bundle(base_model(), bundle);
+  std::vector<float> all(mixture.router->parameters().begin(), mixture.router->parameters().end());
+  for (const auto &expert : mixture.experts) all.insert(all.end(), expert->parameters().begin(), expert->parameters().end());
+  return all;
 }
 
 class Training {
@@ -67,9 +84,10 @@ class Training {
   explicit Training(Trains what) : what_(what) {
     if (what == Trains::adapter) return;
     BundleBuild build;
-    for (const char *expert : {"expert1", "expert2", "expert3"})
+    for (const char *expert : kExperts)
       build.adapters.emplace_back(expert, test::golden_path(std::string("mixture/llama/") + expert));
     build_bundle(base_model(), build, bundle());
+    untrained_ = weights_of(bundle());
   }
 
   const std::string folder() const { return files_ / "run"; }
@@ -84,7 +102,8 @@ class Training {
                                                                         : "mixture/llama/train_batch.safetensors");
     const std::string steps = std::to_string(kSteps), program = MOE_FAULT_PROGRAM, output = folder(), mixture = bundle();
     const char *arguments[] = {program.c_str(), model.c_str(), data.c_str(), output.c_str(), steps.c_str(), how.c_str(),
-                               what_ == Trains::adapter ? nullptr : mixture.c_str(), nullptr};
+                               what_ == Trains::adapter ? nullptr : mixture.c_str(), what_ == Trains::joint ? "experts" : nullptr,
+                               nullptr};
     std::vector<std::string> environment = {"LD_PRELOAD=" MOE_FAULT_SHIM, "MOE_FAULT_FOLDER=" + output, "MOE_FAULT_LOG=" + log(),
                                             "MOE_FAULT_KIND=" + fault.kind, "MOE_FAULT_CALL=" + std::to_string(fault.call)};
     std::vector<char *> variables;
@@ -116,16 +135,22 @@ class Training {
   Ended run(const std::string &how, const Fault &fault = {}) const { return wait(start(how, fault)); }
   std::vector<Call> calls() const { return read_calls(log()); }
 
-  // Both files of the trained adapter, or the weights of the router.
+  // Both files of the trained adapter, or the weights of the router and of experts that trained with it.
   std::string result() const {
-    if (what_ == Trains::router) return read_file(bundle() + "/router.safetensors");
+    if (what_ != Trains::adapter) {
+      std::string files = read_file(bundle() + "/router.safetensors");
+      for (const char *expert : kExperts) {
+        if (what_ == Trains::joint) files += read_file(bundle() + "/adapters/" + expert + "/adapter_model.safetensors");
+      }
+      return files;
+    }
     return read_file(folder() + "/final_adapter/adapter_model.safetensors") +
            read_file(folder() + "/final_adapter/adapter_config.json");
   }
 
   // What a run that was stopped in any way leaves: the newest checkpoint of all is whole, and it is the one that was last told to
-  // be safe or a newer one; a finished run has its adapter; a bundle is good, with the router it had or the trained one.
-  void expect_whole(const Ended &ended) const {
+  // be safe or a newer one; a finished run has its adapter; a bundle is good, with all the weights it had or all the trained ones.
+  void expect_whole(const Ended &ended, const std::vector<float> &trained) const {
     const std::vector<int64_t> steps = list_checkpoints(checkpoints());
     if (!steps.empty()) {
       EXPECT_NO_THROW(verify_checkpoint(checkpoint_path(checkpoints(), steps.back())));
@@ -141,15 +166,17 @@ class Training {
     std::string findings;
     const auto note = [&](bool good, const std::string &line) { findings += good ? "" : line + "\n"; };
     EXPECT_TRUE(validate_bundle(base_model(), bundle(), note)) << findings;
+    const std::vector<float> weights = weights_of(bundle());
+    EXPECT_TRUE((weights == untrained_ && !ended.finished) || weights == trained) << "neither the old bundle nor the new one";
   }
 
   // Goes on to the end; nothing of the disturbance remains.
-  void expect_goes_on(const std::string &expected) const {
+  void expect_goes_on(const Undisturbed &expected) const {
     const Ended ended = run("resume");
     ASSERT_TRUE(ended.succeeded()) << ended.errors;
-    EXPECT_TRUE(result() == expected) << "other bytes than the undisturbed run";
+    EXPECT_TRUE(result() == expected.result) << "other bytes than the undisturbed run";
     EXPECT_LE(list_checkpoints(checkpoints()).size(), 1u);
-    expect_whole(ended);
+    expect_whole(ended, expected.weights);
     for (const auto &entry : std::filesystem::recursive_directory_iterator(files_.path())) {
       const std::string name = entry.path().filename().string();
       EXPECT_TRUE(name[0] != '.' || name == ".lock") << entry.path() << " was left behind";
@@ -158,20 +185,16 @@ class Training {
 
  private:
   Trains what_;
+  std::vector<float> untrained_;
   test::TemporaryFolder files_;
-};
-
-// The run that nothing disturbs: what it calls, and the bytes it gives.
-struct Undisturbed {
-  std::vector<Call> all, counted;  // counted: those that a fault can be put on, calls[n - 1].number == n
-  std::string result;
 };
 
 Undisturbed run_undisturbed(Trains what) {
   const Training training(what);
   const Ended ended = training.run("new");
   if (!ended.succeeded()) throw std::runtime_error(ended.errors);
-  Undisturbed u{training.calls(), {}, training.result()};
+  Undisturbed u{training.calls(), {}, training.result(), {}};
+  if (what != Trains::adapter) u.weights = weights_of(training.bundle());
   for (const Call &call : u.all) {
     if (call.number > 0) u.counted.push_back(call);
   }
@@ -181,8 +204,9 @@ Undisturbed run_undisturbed(Trains what) {
 class Faults : public testing::TestWithParam<Trains> {
  protected:
   static const Undisturbed &undisturbed() {
-    static const Undisturbed adapter = run_undisturbed(Trains::adapter), router = run_undisturbed(Trains::router);
-    return GetParam() == Trains::adapter ? adapter : router;
+    static const Undisturbed adapter = run_undisturbed(Trains::adapter), router = run_undisturbed(Trains::router),
+                             joint = run_undisturbed(Trains::joint);
+    return GetParam() == Trains::adapter ? adapter : GetParam() == Trains::router ? router : joint;
   }
 
   // What the paths of the result have in common.
@@ -217,8 +241,8 @@ TEST_P(Faults, KilledAtAnyCallTheRunGoesOn) {
     const Training training(GetParam());
     const Ended ended = training.run("new", {"kill", call.number});
     ASSERT_TRUE(ended.killed()) << ended.errors;
-    training.expect_whole(ended);
-    training.expect_goes_on(undisturbed().result);
+    training.expect_whole(ended, undisturbed().weights);
+    training.expect_goes_on(undisturbed());
   });
 }
 
@@ -227,8 +251,8 @@ TEST_P(Faults, KilledInTheMiddleOfAWriteTheRunGoesOn) {
     const Training training(GetParam());
     const Ended ended = training.run("new", {"torn", call.number});
     ASSERT_TRUE(ended.killed()) << ended.errors;
-    training.expect_whole(ended);
-    training.expect_goes_on(undisturbed().result);
+    training.expect_whole(ended, undisturbed().weights);
+    training.expect_goes_on(undisturbed());
   });
 }
 
@@ -239,7 +263,7 @@ TEST_P(Faults, AWriteThatTakesHalfIsContinued) {
     ASSERT_TRUE(ended.succeeded()) << ended.errors;
     EXPECT_EQ(ended.errors, "");
     EXPECT_TRUE(training.result() == undisturbed().result);
-    training.expect_whole(ended);
+    training.expect_whole(ended, undisturbed().weights);
   });
 }
 
@@ -250,7 +274,7 @@ TEST_P(Faults, ACallThatFailsIsLoggedOrIsAnErrorThatNamesTheFile) {
     const Ended ended = training.run("new", {"error", call.number});
     const bool checkpoint = call.path.find("/checkpoints") != std::string::npos,
                metrics = call.path.ends_with("metrics.jsonl") && call.name == "write";
-    training.expect_whole(ended);
+    training.expect_whole(ended, undisturbed().weights);
     if (checkpoint || metrics) {
       EXPECT_TRUE(ended.succeeded()) << ended.errors;
       EXPECT_NE(ended.errors, "") << "nothing was logged";
@@ -259,7 +283,7 @@ TEST_P(Faults, ACallThatFailsIsLoggedOrIsAnErrorThatNamesTheFile) {
       EXPECT_TRUE(ended.failed() && ended.errors.find("error -4: ") != std::string::npos) << ended.errors;
       EXPECT_NE(ended.errors.find("/run"), std::string::npos) << ended.errors;
       EXPECT_FALSE(ended.finished);
-      training.expect_goes_on(undisturbed().result);
+      training.expect_goes_on(undisturbed());
     }
   });
 }
@@ -277,7 +301,7 @@ TEST_P(Faults, OnADiskThatFillsUpTrainingGoesOnUntilTheResultHasNoPlace) {
     const Training training(GetParam());
     const Ended ended = training.run("new", {"full", call.number});
     ASSERT_TRUE(ended.failed()) << ended.errors;
-    training.expect_whole(ended);
+    training.expect_whole(ended, undisturbed().weights);
     const bool began = call.path.find("/run/") != std::string::npos && !call.path.ends_with(".lock") && call.name != "create";
     if (began && call.number <= second_checkpoint) {
       EXPECT_NE(ended.errors.find("checkpoint at step 2 was not saved: "), std::string::npos) << ended.errors;
@@ -287,7 +311,7 @@ TEST_P(Faults, OnADiskThatFillsUpTrainingGoesOnUntilTheResultHasNoPlace) {
       EXPECT_NE(last_line.find(result_name()), std::string::npos) << ended.errors;
       EXPECT_NE(last_line.find("No space left"), std::string::npos) << ended.errors;
     }
-    training.expect_goes_on(undisturbed().result);
+    training.expect_goes_on(undisturbed());
   });
 }
 
@@ -313,10 +337,12 @@ TEST_P(Faults, EverythingIsOnTheDiskBeforeItIsNamedAndTheNameBeforeItIsAcknowled
       acknowledged++;
     }
   }
-  // Two files and the folder of each checkpoint; one file and the folder of the adapter, or two files of the bundle between its
-  // records before and after; the summary.
-  EXPECT_EQ(named, GetParam() == Trains::adapter ? 9 : 11);
-  EXPECT_EQ(acknowledged, 3);  // two checkpoints and the end
+  // Two files and the folder of each checkpoint, which a router has at its end too; one file and the folder of the adapter, or of the
+  // bundle the folder with what was trained (for each expert the config), moe_config.json twice, router_config.json, and what was
+  // trained (for each expert both files); the summary.
+  const int64_t bundle = GetParam() == Trains::joint ? 1 + 3 + 2 + 1 + 1 + 2 * 3 : 1 + 2 + 1 + 1;
+  EXPECT_EQ(named, GetParam() == Trains::adapter ? 2 * 3 + 2 + 1 : 3 * 3 + bundle + 1);
+  EXPECT_EQ(acknowledged, GetParam() == Trains::adapter ? 3 : 4);  // the checkpoints and the end
 }
 
 TEST_P(Faults, ASecondWriterIsRefusedAndTouchesNothing) {
@@ -346,14 +372,15 @@ TEST_P(Faults, KilledAgainAndAgainAtRandomTimesTheRunEndsTheSame) {
       kill(child, SIGKILL);
       Ended ended = training.wait(child);
       ended.acknowledged = acknowledged = std::max(acknowledged, ended.acknowledged);
-      training.expect_whole(ended);
+      training.expect_whole(ended, undisturbed().weights);
     }
-    training.expect_goes_on(undisturbed().result);
+    training.expect_goes_on(undisturbed());
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, Faults, testing::Values(Trains::adapter, Trains::router),
-                         [](const auto &trains) { return trains.param == Trains::adapter ? "Adapter" : "Router"; });
+INSTANTIATE_TEST_SUITE_P(, Faults, testing::Values(Trains::adapter, Trains::router, Trains::joint), [](const auto &trains) {
+  return trains.param == Trains::adapter ? "Adapter" : trains.param == Trains::router ? "Router" : "RouterAndExperts";
+});
 
 }  // namespace
 }  // namespace moe

@@ -1,6 +1,6 @@
-// A short training of an adapter, or of the router of a bundle, that saves a checkpoint after every step, for the fault tests to
-// interrupt.
-//   save_program <model> <packed batch> <output folder> <steps> new|resume [<bundle>]
+// A short training of an adapter, or of the router of a bundle, alone or with its experts, that saves a checkpoint after every step,
+// for the fault tests to interrupt.
+//   save_program <model> <packed batch> <output folder> <steps> new|resume [<bundle> [experts]]
 // Says "saved N" and "finished" on standard output when the run does; log lines and the error go to standard error.
 #include <unistd.h>
 
@@ -22,8 +22,6 @@ void train(char **arguments) {
   model_options.compute = "f32";
   model_options.threads = 1;
   const auto model = moe::BaseModel::load(arguments[1], model_options);
-  std::shared_ptr<moe::Adapter> adapter;
-  std::shared_ptr<moe::Mixture> mixture;
   moe::RunOptions run;
   moe::TrainOptions options;
   options.learning_rate = 1e-2;
@@ -34,14 +32,15 @@ void train(char **arguments) {
   std::unique_ptr<moe::Trainer> trainer;
   if (arguments[6]) {
     run.bundle = arguments[6];
-    mixture = std::make_shared<moe::Mixture>(moe::load_bundle(*model, run.bundle));
+    options.train_experts = arguments[7] != nullptr;
+    const auto mixture = std::make_shared<moe::Mixture>(moe::load_bundle(*model, run.bundle));
     trainer = moe::Trainer::for_router(model, mixture, data, options);
   } else {
     moe::LoraConfig config;
     config.r = 2;
     config.dropout = 0.1;
     config.target_modules.names = {"q_proj", "down_proj"};
-    adapter = moe::Adapter::create(*model, config, 1);
+    const auto adapter = moe::Adapter::create(*model, config, 1);
     trainer = moe::Trainer::for_lora(model, adapter, data, options);
   }
   run.output_dir = arguments[3];
@@ -52,13 +51,13 @@ void train(char **arguments) {
     if (event.kind == moe::RunEvent::Kind::finished) say("finished");
     return true;
   };
-  moe::run_training(*trainer, *model, adapter.get(), mixture.get(), run, tell, nullptr);
+  moe::run_training(*trainer, *model, run, tell, nullptr);
 }
 
 }  // namespace
 
 int main(int count, char **arguments) {
-  if (count != 6 && count != 7) return 2;
+  if (count < 6 || count > 8) return 2;
   try {
     train(arguments);
   } catch (const moe::Error &error) {

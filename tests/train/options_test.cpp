@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "support/expect_error.h"
 #include "support/golden.h"
 #include "train/options.h"
 #include "train/target_usage.h"
@@ -37,6 +38,9 @@ TEST(Schedule, WarmupIsRoundedUp) {
 
 TEST(TrainOptions, OutOfRangeNamesTheOption) {
   TrainOptions options;
+  options.expert_learning_rate = 11;
+  EXPECT_FAILS(options.check(), Code::invalid, "expert_learning_rate: expected 0 to 10, found 11");
+  options = {};
   options.batch_size = 0;
   try {
     options.check();

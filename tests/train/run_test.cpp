@@ -41,7 +41,7 @@ class Run : public testing::Test {
     const auto trainer = Trainer::for_lora(model, adapter, data(), options_);
     run_.resume = resume;
     said_.clear();
-    summary_ = run_training(*trainer, *model, adapter.get(), nullptr, run_, callback, cancel);
+    summary_ = run_training(*trainer, *model, run_, callback, cancel);
     return {adapter->parameters().begin(), adapter->parameters().end()};
   }
   // The same run elsewhere, undisturbed.

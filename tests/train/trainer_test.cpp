@@ -1,5 +1,5 @@
 // Trainers on tiny models: resume and thread counts do not change a bit, accumulation equals one big batch, memory limits hold before
-// anything runs, NaN never reaches the weights, a dead router is an error.
+// anything runs, NaN never reaches the weights, a dead router is an error, experts train with their router.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -125,18 +125,18 @@ TEST(Trainer, ADamagedCheckpointIsRefusedAndTheTrainerStaysAsItWas) {
 }
 
 TEST(Trainer, TheMemoryLimitIsCheckedBeforeAnythingRuns) {
-  const uint64_t plain = lora_run().trainer->plan().total();
   TrainOptions options;
-  options.memory_limit = plain - 1;
-  EXPECT_TRUE(lora_run(2, 0.1, options).trainer->plan().checkpoint_activations);
-  options.memory_limit = 1000;
-  try {
-    lora_run(2, 0.1, options);
-    FAIL();
-  } catch (const Error &error) {
-    EXPECT_EQ(error.code(), Code::no_memory);
-    EXPECT_NE(error.message().find("1000"), std::string::npos);
-  }
+  const auto plan = [&](uint64_t limit) {
+    options.memory_limit = limit;
+    return lora_run(2, 0.1, options).trainer->plan();
+  };
+  const uint64_t plain = plan(0).total(), checkpointed = plan(plain - 1).total();
+  EXPECT_FALSE(plan(plain).checkpoint_activations);
+  EXPECT_TRUE(plan(plain - 1).checkpoint_activations);
+  EXPECT_LT(checkpointed, plain);
+  EXPECT_TRUE(plan(checkpointed).checkpoint_activations);
+  EXPECT_FAILS(plan(checkpointed - 1), Code::no_memory, text(checkpointed - 1, " bytes are allowed"));
+  EXPECT_FAILS(plan(1000), Code::no_memory, "1000");
 }
 
 TEST(Trainer, ACancelledStepChangesNothing) {
@@ -255,6 +255,175 @@ TEST(RouterTrainer, TopOneStillGetsALanguageModelGradientWhereTheBaseWins) {
   run.trainer->step(nullptr, nullptr);
   EXPECT_GT(run.trainer->router_statistics().lm_gradient_norm[0], 0);
   EXPECT_FALSE(std::equal(before.begin(), before.end(), parameters.begin()));
+}
+
+// ---- router and experts ---------------------------------------------------------------------------------------------------
+
+struct JointRun {
+  std::shared_ptr<const BaseModel> model;
+  std::shared_ptr<Mixture> bundle;  // what the trainer began with
+  std::unique_ptr<Trainer> trainer;
+  const Mixture &trained() const { return *trainer->mixture(); }
+  // Router, then expert after expert.
+  std::vector<std::span<float>> parts(const Mixture &mixture, bool gradients = false) const {
+    std::vector<std::span<float>> parts = {gradients ? mixture.router->gradients() : mixture.router->parameters()};
+    for (const auto &expert : mixture.experts) parts.push_back(gradients ? expert->gradients() : expert->parameters());
+    return parts;
+  }
+  std::vector<float> weights() const {
+    std::vector<float> all;
+    for (std::span<float> part : parts(trained())) all.insert(all.end(), part.begin(), part.end());
+    return all;
+  }
+};
+
+JointRun joint_run(TrainOptions options = {}, int threads = 2, const std::string &compute = "f32") {
+  JointRun run;
+  run.model = test::golden_model("models/qwen3", compute, threads);
+  run.bundle = std::make_shared<Mixture>();
+  for (int i = 1; i <= 3; i++) {
+    run.bundle->experts.push_back(Adapter::load(*run.model, test::golden_path("mixture/qwen3/expert" + std::to_string(i)), false));
+    run.bundle->domains.push_back("expert" + std::to_string(i));
+  }
+  RouterConfig config;
+  config.layers = run.model->config().layers;
+  config.hidden = run.model->config().hidden;
+  config.experts = 3;
+  run.bundle->router = Router::load(test::golden_path("mixture/qwen3/router.safetensors"), config);
+  if (options.max_steps == 0) options.max_steps = 20;
+  options.train_experts = true;
+  options.learning_rate = 1e-2;
+  options.expert_learning_rate = 5e-3;
+  run.trainer = Trainer::for_router(run.model, run.bundle, packed_data("mixture/qwen3/batch.safetensors", run.model->config().vocabulary), options);
+  return run;
+}
+
+TrainOptions only_language_model() {
+  TrainOptions options;
+  options.balance_loss_weight = options.z_loss_weight = options.supervised_weight = options.supervised_weight_end = 0;
+  options.warmup_ratio = 0;
+  return options;
+}
+
+TEST(JointTrainer, TheFirstStepHasTheGradientsOfTheReference) {
+  JointRun run = joint_run(only_language_model());
+  run.trainer->step(nullptr, nullptr);
+  const Safetensors expected(test::golden_path("mixture/qwen3/joint_k2.safetensors"));
+  const auto expect_gradient = [&](const std::string &key, const float *found) {
+    const std::vector<float> gradient = test::golden_floats(expected, "grad_lm." + key);
+    EXPECT_LT(test::largest_difference(gradient, found, gradient.size()), 1e-4) << key;
+  };
+  const Mixture &trained = run.trained();
+  for (const Router::Entry &entry : trained.router->entries()) expect_gradient(entry.key, trained.router->gradients().data() + entry.offset);
+  for (size_t i = 0; i < trained.experts.size(); i++) {
+    Adapter &expert = *trained.experts[i];
+    for (const Adapter::Entry &entry : expert.entries()) {
+      expect_gradient(text(trained.domains[i], '.', entry.key), expert.gradients().data() + entry.offset);
+    }
+  }
+}
+
+TEST(JointTrainer, AStepIsAdamWWithOneNormAndARateForEachPart) {
+  TrainOptions options = only_language_model();
+  options.max_grad_norm = 0.01;  // below the norm: clipped
+  JointRun run = joint_run(options);
+  const JointRun untouched = joint_run();
+  const StepReport report = run.trainer->step(nullptr, nullptr);
+  const auto before = untouched.parts(*untouched.bundle), gradients = run.parts(run.trained(), true), after = run.parts(run.trained());
+  double squares = 0;
+  for (const auto &part : gradients) {
+    for (const float g : part) squares += static_cast<double>(g) * static_cast<double>(g);
+  }
+  EXPECT_NEAR(report.gradient_norm, std::sqrt(squares), 1e-9);
+  EXPECT_GT(report.gradient_norm, 0.1);
+  EXPECT_EQ(report.learning_rate, 1e-2);
+  const double scale = options.max_grad_norm / (std::sqrt(squares) + 1e-6);
+  for (size_t i = 0; i < after.size(); i++) {
+    const double rate = i == 0 ? 1e-2 : 5e-3;
+    for (size_t j = 0; j < after[i].size(); j++) {
+      const double g = static_cast<double>(gradients[i][j]) * scale, p = static_cast<double>(before[i][j]);
+      const double m = g, v = g * g;  // of step 1, without bias
+      const double expected = p * (1 - rate * 0.01) - rate * m / (std::sqrt(v) + 1e-8);
+      ASSERT_NEAR(after[i][j], expected, 2e-6) << i << " " << j;
+    }
+  }
+}
+
+TEST(JointTrainer, LossFallsFurtherThanThatOfTheRouterAloneAndThreadsDoNotChangeABit) {
+  JointRun one = joint_run({}, 1, "bf16"), two = joint_run({}, 2, "bf16");
+  TrainOptions alone_options;
+  RouterRun alone = router_run(alone_options);
+  double first = 0, last = 0, alone_last = 0;
+  for (int i = 0; i < 20; i++) {
+    const StepReport a = one.trainer->step(nullptr, nullptr), b = two.trainer->step(nullptr, nullptr);
+    EXPECT_EQ(a.loss, b.loss);
+    EXPECT_EQ(a.gradient_norm, b.gradient_norm);
+    (i == 0 ? first : last) = a.loss;
+    alone_last = alone.trainer->step(nullptr, nullptr).loss;
+  }
+  EXPECT_EQ(one.weights(), two.weights());
+  EXPECT_LT(last, first - 0.3);
+  EXPECT_LT(last, alone_last);
+}
+
+TEST(JointTrainer, ResumeAtAnyStepIsBitEqual) {
+  TrainOptions options;
+  options.batch_size = 1;  // several micro-batches a step
+  options.gradient_accumulation_steps = 2;
+  JointRun whole = joint_run(options);
+  for (int i = 0; i < 8; i++) whole.trainer->step(nullptr, nullptr);
+  for (int stop : {1, 4, 7}) {
+    const test::TemporaryFolder folder;
+    JointRun first = joint_run(options), second = joint_run(options);
+    for (int i = 0; i < stop; i++) first.trainer->step(nullptr, nullptr);
+    first.trainer->save(folder / "c");
+    second.trainer->resume(folder / "c");
+    while (second.trainer->steps_done() < 8) second.trainer->step(nullptr, nullptr);
+    EXPECT_EQ(second.weights(), whole.weights()) << "stopped after " << stop;
+    EXPECT_EQ(second.trainer->usage(), whole.trainer->usage());
+  }
+}
+
+TEST(JointTrainer, ACheckpointOfSomethingElseIsRefusedByName) {
+  const test::TemporaryFolder folder;
+  JointRun joint = joint_run();
+  RouterRun router = router_run();
+  joint.trainer->save(folder / "joint");
+  router.trainer->save(folder / "router");
+  EXPECT_FAILS(joint.trainer->resume(folder / "router"), Code::state, "expected 'router and experts' (this trainer), found 'router'");
+  EXPECT_FAILS(router.trainer->resume(folder / "joint"), Code::state, "expected 'router' (this trainer), found 'router and experts'");
+  JointRun other = joint_run();
+  other.bundle->experts[1] = Adapter::load(*other.model, test::golden_path("mixture/qwen3/expert1"), false);
+  other.trainer = Trainer::for_router(other.model, other.bundle, nullptr, other.trainer->options());
+  EXPECT_FAILS(other.trainer->resume(folder / "joint"), Code::state, "expert2");
+}
+
+TEST(JointTrainer, AnExpertWithoutTokensOnlyDecaysAndTheBundlesOwnExpertsStay) {
+  for (const double decay : {0.0, 0.1}) {
+    TrainOptions options = only_language_model();
+    options.weight_decay = decay;
+    options.schedule = ScheduleKind::constant;
+    JointRun run = joint_run(options);
+    const JointRun untouched = joint_run();
+    for (int64_t i = 0; i < run.model->config().layers; i++) const_cast<float *>(run.bundle->router->bias(i, RouterKind::ffn))[3] = -100;
+    for (int i = 0; i < 3; i++) run.trainer->step(nullptr, nullptr);
+    const auto trained = run.parts(run.trained()), kept = run.parts(*run.bundle), golden = untouched.parts(*untouched.bundle);
+    for (size_t expert = 1; expert <= 3; expert++) {
+      const auto same = [&](std::span<float> a, std::span<float> b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); };
+      EXPECT_TRUE(same(kept[expert], golden[expert])) << expert;
+      EXPECT_EQ(same(trained[expert], kept[expert]), expert == 3 && decay == 0) << expert;
+    }
+    const double shrunk = std::pow(1 - 5e-3 * decay, 3);
+    for (size_t i = 0; i < trained[3].size(); i++) ASSERT_NEAR(trained[3][i], static_cast<double>(kept[3][i]) * shrunk, 1e-7) << i;
+  }
+}
+
+TEST(JointTrainer, ThePlanCountsTheExpertsAndWhatTheirTrainingTakes) {
+  const JointRun run = joint_run();
+  const MemoryPlan joint = run.trainer->plan(), router = router_run().trainer->plan();
+  uint64_t experts = 0;
+  for (const auto &expert : run.bundle->experts) experts += expert->parameters().size() * sizeof(float);
+  EXPECT_EQ(joint.total() - router.total(), 4 * experts);  // the copies, gradients, two moments
 }
 
 TEST(RouterTrainer, UntrainedExpertsAreAWarningNotADeadRouter) {
