@@ -97,25 +97,30 @@ record_steps() { record "$1" "$2" "$3" "$(step_rate "$4")" tokens/s "$(step_deta
 
 training_rows=(--max-length 512 --batch-size 8 --learning-rate 1e-4)
 
-# lora MODEL THREADS STEPS: an adapter of rank 16 on the first rows of GSM8K, eight a step.
+# lora MODEL THREADS STEPS [RANK]: an adapter, of rank 16, on the first rows of GSM8K, eight a step.
 lora() {
-  local model=$1 threads=$2 steps=$3
+  local model=$1 threads=$2 steps=$3 rank=${4:-16}
   rm -rf "$work/lora"
-  timed /dev/null "$programs/moe-train" lora --model "$(model_file "$model")" --threads "$threads" --quiet --domain math --rank 16 \
+  timed /dev/null "$programs/moe-train" lora --model "$(model_file "$model")" --threads "$threads" --quiet --domain math --rank "$rank" \
     --data "$root/data/gsm8k/train.jsonl" --max-samples $((8 * steps)) "${training_rows[@]}" --output-dir "$work/lora"
-  record_steps "$model" lora_gsm8k "$threads" "$work/lora/metrics.jsonl"
 }
 
-# router MODEL THREADS STEPS: the router alone over four experts (the adapter that `lora` left, four times: values do not change the
-# work), two of them for each token, on the same rows.
+# bundle MODEL COUNT: a mixture of that many experts, each the adapter that `lora` left (values do not change the work), two of them for
+# each token.
+bundle() {
+  local model=$1 count=$2 adapters=math=$work/lora/final_adapter i
+  for ((i = 2; i <= count; i++)); do adapters+=,expert$i=$work/lora/final_adapter; done
+  rm -rf "$work/bundle"
+  "$programs/moe-train" build --model "$(model_file "$model")" --output-dir "$work/bundle" --top-k 2 --quiet --adapters "$adapters" >/dev/null
+}
+
+# router THREADS STEPS [ARGUMENT...]: the router of the bundle on the same rows; with --train-experts the experts with it.
 router() {
-  local model=$1 threads=$2 steps=$3 adapter=$work/lora/final_adapter
-  rm -rf "$work/bundle" "$work/router"
-  "$programs/moe-train" build --model "$(model_file "$model")" --output-dir "$work/bundle" --top-k 2 --quiet \
-    --adapters "math=$adapter,second=$adapter,third=$adapter,fourth=$adapter" >/dev/null
+  local threads=$1 steps=$2
+  shift 2
+  rm -rf "$work/router"
   timed /dev/null "$programs/moe-train" router --moe "$work/bundle" --threads "$threads" --quiet \
-    --data "math=$root/data/gsm8k/train.jsonl" --max-samples $((8 * steps)) "${training_rows[@]}" --output-dir "$work/router"
-  record_steps "$model" router_gsm8k "$threads" "$work/router/metrics.jsonl"
+    --data "math=$root/data/gsm8k/train.jsonl" --max-samples $((8 * steps)) "${training_rows[@]}" --output-dir "$work/router" "$@"
 }
 
 # What the shares of a model are counted in: operations of a token in the linear maps of its layers, bytes of all its weights.

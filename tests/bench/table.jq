@@ -12,8 +12,9 @@ def title: {
   load: "loading", prompt_512: "prompt of 512 tokens", generate: "generation, one sequence", generate_batch_8: "generation, eight sequences together",
   lora_random_rows: "adapter steps, 8 random rows of 200 tokens", lora_gsm8k: "adapter training, 8 GSM8K rows a step, rank 16",
   router_gsm8k: "router training, the same rows, 4 experts of rank 16, top-2",
+  joint_gsm8k: "router and experts together, the same",
   choice_medmcqa: "multiple choice, MedMCQA", choice_casehold: "multiple choice, CaseHOLD"}[.] // .;
-def order: ["load", "prompt_512", "generate", "generate_batch_8", "lora_random_rows", "lora_gsm8k", "router_gsm8k", "choice_medmcqa", "choice_casehold"] as $all
+def order: ["load", "prompt_512", "generate", "generate_batch_8", "lora_random_rows", "lora_gsm8k", "router_gsm8k", "joint_gsm8k", "choice_medmcqa", "choice_casehold"] as $all
   | . as $work | $all | index($work) // length;
 
 def machine: "\(.cpu), \(.processors) processors, level \(.level), libmoe \(.version), \(.date)."
@@ -49,12 +50,59 @@ def whole_run:
       | row),
     "",
     (.measurements | group_by(.model) | sort_by(.[0].model) | reverse | .[] | . as $of_model
-      | [$of_model[] | select(.work == "router_gsm8k")] | select(length > 0)
-      | map(. as $router | $of_model[] | select(.work == "lora_gsm8k" and .round == $router.round and .threads == $router.threads) | .value / $router.value)
-      | "\($of_model[0].model): a token of router training takes \(spread) times that of adapter training."),
+      | ({router_gsm8k: "router training", joint_gsm8k: "training router and experts"} | to_entries[]) as {key: $work, value: $name}
+      | [$of_model[] | select(.work == $work)] | select(length > 0)
+      | map(. as $one | $of_model[] | select(.work == "lora_gsm8k" and .round == $one.round and .threads == $one.threads) | .value / $one.value)
+      | "\($of_model[0].model): a token of \($name) takes \(spread) times that of adapter training."),
     (peak($threads) | select(length > 0)
       | "The machine on \($threads) threads in these runs, best of all: f32 \(best("f32_gflops") | digits) GF/s, bf16 \(best("bf16_gflops") | digits) GF/s, int8 \(best("int8_gops") | digits) Gop/s, read \(best("read_gb_s") | digits) GB/s."),
     "Shares count the products of the layers' stored matrices alone (forward; for training forward and input gradients), for generation reading every stored weight once.";
+
+# ---- growth of the cost ----
+# Solves the augmented rows of linear equations (Gauss-Jordan; normal equations need no pivots).
+def solve: length as $n
+  | reduce range($n) as $i (.; .[$i] as $pivot
+      | [to_entries[] | .key as $j | .value | if $j == $i then . else (.[$i] / $pivot[$i]) as $times | [range($n + 1) as $k | .[$k] - $times * $pivot[$k]] end])
+  | [range($n) as $i | .[$i][$n] / .[$i][$i]];
+
+# Coefficients of the polynomial through [[x, y], ...] with the smallest relative errors squared, from the constant on.
+def fit($degree): . as $points | (map(.[0]) | max) as $scale
+  | [range($degree + 1) as $i | [range($degree + 1) as $j | $points | map(pow(.[0] / $scale; $i + $j) / (.[1] * .[1])) | add]
+      + [$points | map(pow(.[0] / $scale; $i) / .[1]) | add]]
+  | solve | [to_entries[] | .value / pow($scale; .key)];
+def value_at($x): . as $coefficients | reduce range(length) as $i (0; . + $coefficients[$i] * pow($x; $i));
+# The largest relative distance of the points from it.
+def worst($coefficients): map(.[0] as $x | .[1] as $y | ($coefficients | value_at($x)) / $y - 1 | fabs) | max;
+
+# Points of a series: [{x, kind, per_token: microseconds, step: seconds, peak, plan}], medians over the rounds.
+def points($work): [.measurements[] | select(.work == $work)] | group_by([.details.kind, .details.x])
+  | map({kind: .[0].details.kind, x: .[0].details.x, tokens: .[0].details.tokens_a_step, per_token: (map(1e6 / .value) | median),
+         step: (map(.details.tokens_a_step / .value) | median), peak: (map(.peak_rss_bytes) | max), plan: .[0].details.plan_bytes});
+def kinds: group_by(.kind) | map({kind: .[0].kind, points: .});
+def kind_title: {adapter: "adapter", router: "router", joint: "router and experts"}[.];
+def milliseconds: . * 1000 | digits;
+def percent_digits: "\(. * 1000 | round / 10) %";
+
+def cost_growth:
+  . as $run
+  | "\(.machine | machine) \([.measurements[].model] | unique | join(", ")), \([.measurements[].threads] | max) threads, medians of \([.measurements[].round] | max) rounds.",
+    ((points("length") | select(length > 0)) as $p | ($p | map([.x, .step]) | fit(2)) as $fit
+      | "", (["tokens of a row"] + [$p[].x | tostring] | header), (["time of a token, µs"] + [$p[].per_token | digits] | row),
+        (["of it attention over the row (fit), µs"] + [$p[] | .x * $fit[2] * 1e6 | digits] | row),
+        (["without it, µs"] + [$p[] | .per_token - .x * $fit[2] * 1e6 | digits] | row),
+        "", "A step of one row of T tokens takes a + bT + cT² with a = \($fit[0] | milliseconds) ms, b = \($fit[1] * 1e6 | digits) µs, c = \($fit[2] * 1e9 | digits) ns; the points lie within \($p | map([.x, .step]) | worst($fit) | percent_digits) of it."),
+    ((points("memory") | select(length > 0)) as $p
+      | "", (["tokens of a batch"] + [$p | map(.x) | unique[] | tostring] | header),
+        ($p | kinds[] | ([.kind | kind_title | . + ": peak"] + [.points[].peak | gigabytes] | row), ([.kind | kind_title | . + ": plan"] + [.points[].plan | gigabytes] | row)),
+        ($p | kinds[] | (.points | map([.x, .peak]) | fit(1)) as $peak | (.points | map([.x, .plan]) | fit(1)) as $plan
+          | "", "\(.kind | kind_title): \($peak[1] / 1000 | digits) kB a token, planned \($plan[1] / 1000 | digits) kB, ratio \($peak[1] / $plan[1] | . * 1000 | round / 1000); the peak is within \(.points | map(.peak / .plan - 1 | fabs) | max | percent_digits) of the plan.")),
+    ((points("rank") | select(length > 0)) as $p | ($p | map([.x, .per_token]) | fit(1)) as $fit
+      | "", (["rank"] + [$p[].x | tostring] | header), (["time of a token, µs"] + [$p[].per_token | digits] | row),
+        "", "A token takes \($fit[0] | digits) + \($fit[1] | digits) r µs; the points lie within \($p | map([.x, .per_token]) | worst($fit) | percent_digits) of it."),
+    ((points("experts") | select(length > 0)) as $p
+      | "", (["experts, top-2"] + [$p | map(.x) | unique[] | tostring] | header),
+        ($p | kinds[] | [.kind | kind_title | . + ": time of a token, µs"] + [.points[].per_token | digits] | row),
+        "", ($p | kinds | map("\(.kind | kind_title): the largest takes \((.points | max_by(.per_token).per_token) / (.points | min_by(.per_token).per_token) | digits) times the smallest") | join("; ") + "."));
 
 # ---- peers ----
 def peers:

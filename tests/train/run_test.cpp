@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/sha256.h"
+#include "model/bundle.h"
 #include "support/expect_error.h"
 #include "support/golden.h"
 #include "support/temporary_folder.h"
@@ -174,6 +176,38 @@ TEST_F(Run, WhatAKilledRunLeftIsRemovedByTheNext) {
   for (const std::string &name : list_folder(checkpoints())) EXPECT_TRUE(name.starts_with("checkpoint-")) << name;
   EXPECT_EQ(read_file(run_.output_dir + "/metrics.jsonl").rfind("{\"step\": 1, \"lo\n{", 0), 0u)
       << "a new line was added to a cut-off one";
+}
+
+// The result of a router run replaces what it began with, so without anything saved it would begin with what it trained.
+TEST(RouterRun, KilledBetweenItsBundleAndItsSummaryItEndsTheSame) {
+  const auto model = test::golden_model("models/llama");
+  for (const bool train_experts : {false, true}) {
+    const test::TemporaryFolder folder;
+    BundleBuild build;
+    for (const char *expert : {"expert1", "expert2"}) build.adapters.emplace_back(expert, test::golden_path(text("mixture/llama/", expert)));
+    RunOptions options;
+    options.output_dir = folder / "out";
+    options.domain = "router";
+    options.bundle = folder / "bundle";
+    build_bundle(*model, build, options.bundle);
+    const auto run = [&] {
+      TrainOptions training;
+      training.max_steps = 3;
+      training.learning_rate = training.expert_learning_rate = 1e-2;
+      training.train_experts = train_experts;
+      const auto rows = Dataset::open({{test::golden_path("mixture/llama/train_batch.safetensors"), "", "", -1}}, {}, nullptr, nullptr, 0);
+      const auto trainer = Trainer::for_router(model, std::make_shared<Mixture>(load_bundle(*model, options.bundle)), rows, training);
+      run_training(*trainer, *model, options, {}, nullptr);
+      return sha256_file(options.bundle + "/router.safetensors") + sha256_file(options.bundle + "/adapters/expert1/adapter_model.safetensors");
+    };
+    const std::string trained = run();
+    EXPECT_EQ(list_checkpoints(options.output_dir + "/checkpoints"), (std::vector<int64_t>{3}));
+    remove_tree(options.output_dir + "/router_training_summary.json");
+    options.resume = true;
+    EXPECT_EQ(run(), trained);
+    options.resume = false;
+    EXPECT_NE(run(), trained) << "a new run goes on from the trained weights";
+  }
 }
 
 }  // namespace
