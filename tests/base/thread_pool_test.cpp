@@ -49,7 +49,7 @@ TEST(ThreadPool, WhatTasksWroteIsSeenByTheCallerAndByTheNextRun) {
 }
 
 TEST(ThreadPool, EndsRightAfterARun) {
-  for (int round = 0; round < 5000; ++round) {
+  for (int round = 0; round < 20000; ++round) {
     ThreadPool pool(2);
     pool.run(2, [](int64_t, int) {});
   }
