@@ -107,6 +107,9 @@ MOE_API int32_t moe_abi_version(void);
 #define MOE_FEATURE_AVX512_BF16 1024
 #define MOE_FEATURE_AVX2_VNNI 2048
 #define MOE_FEATURE_AVX512_VNNI 4096
+#define MOE_FEATURE_NEON 8192
+#define MOE_FEATURE_NEON_DOTPROD 16384
+#define MOE_FEATURE_NEON_I8MM 32768
 
 /*
  * What this build and this machine have: the sum of MOE_FEATURE_* bits. Any thread. Since 0.1.

@@ -30,7 +30,10 @@ std::vector<Feature> features() {
           {MOE_FEATURE_AVX512, "avx512", level("avx512")},
           {MOE_FEATURE_AVX512_BF16, "avx512_bf16", level("avx512_bf16")},
           {MOE_FEATURE_AVX2_VNNI, "avx2_vnni", level("avx2_vnni")},
-          {MOE_FEATURE_AVX512_VNNI, "avx512_vnni", level("avx512_vnni")}};
+          {MOE_FEATURE_AVX512_VNNI, "avx512_vnni", level("avx512_vnni")},
+          {MOE_FEATURE_NEON, "neon", level("neon")},
+          {MOE_FEATURE_NEON_DOTPROD, "neon_dotprod", level("neon_dotprod")},
+          {MOE_FEATURE_NEON_I8MM, "neon_i8mm", level("neon_i8mm")}};
 }
 
 Json doctor(const Options &options) {

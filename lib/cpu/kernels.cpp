@@ -3,14 +3,17 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
+#include <string>
 
 #include "base/error.h"
 
@@ -32,6 +35,10 @@ MOE_DECLARE_LEVEL(avx512)
 MOE_DECLARE_LEVEL(avx512_bf16)
 MOE_DECLARE_INT8(avx2_vnni)
 MOE_DECLARE_INT8(avx512_vnni)
+#elif defined(__aarch64__)
+MOE_DECLARE_LEVEL(neon)
+MOE_DECLARE_LEVEL(neon_i8mm)
+MOE_DECLARE_INT8(neon_dotprod)
 #endif
 
 namespace moe::cpu {
@@ -55,6 +62,10 @@ MOE_MAKE_TABLE(avx2_vnni, avx2, avx2_vnni)
 MOE_MAKE_TABLE(avx512, avx512, avx512)
 MOE_MAKE_TABLE(avx512_vnni, avx512, avx512_vnni)
 MOE_MAKE_TABLE(avx512_bf16, avx512_bf16, avx512_bf16)
+#elif defined(__aarch64__)
+MOE_MAKE_TABLE(neon, neon, neon)
+MOE_MAKE_TABLE(neon_dotprod, neon, neon_dotprod)
+MOE_MAKE_TABLE(neon_i8mm, neon_i8mm, neon_i8mm)
 #endif
 
 struct Level {
@@ -82,6 +93,25 @@ bool has_avx2_vnni() {
   unsigned a = 0, b, c, d;
   return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
+#elif defined(__aarch64__)  // the f32 vectors of `neon` belong to every such processor
+#if defined(__APPLE__)
+bool has(const char *name) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_dotprod() && has("hw.optional.arm.FEAT_I8MM") && has("hw.optional.arm.FEAT_BF16"); }
+#elif defined(__linux__)
+bool has_dotprod() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+bool has_i8mm() {
+  constexpr unsigned long needed = HWCAP2_I8MM | HWCAP2_BF16;
+  return has_dotprod() && (getauxval(AT_HWCAP2) & needed) == needed;
+}
+#else
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+#endif
 #endif
 
 const Level kLevels[] = {
@@ -92,6 +122,10 @@ const Level kLevels[] = {
     {"avx512", has_avx512, make_avx512},
     {"avx512_vnni", has_avx512_vnni, make_avx512_vnni},
     {"avx512_bf16", has_avx512_bf16, make_avx512_bf16},
+#elif defined(__aarch64__)
+    {"neon", always, make_neon},
+    {"neon_dotprod", has_dotprod, make_neon_dotprod},
+    {"neon_i8mm", has_i8mm, make_neon_i8mm},
 #endif
 };
 
@@ -136,7 +170,11 @@ const Kernels &best_kernels() {
   const Level *last = &kLevels[std::size(kLevels) - 1];
   if (cap && *cap) {
     last = find_level(cap);
-    if (!last) fail(Code::invalid, "MOE_CPU_LEVEL: expected scalar, avx2, avx2_vnni, avx512, avx512_vnni or avx512_bf16, found '", cap, "'");
+    if (!last) {
+      std::string names;
+      for (const Level &level : kLevels) names.append(names.empty() ? "" : ", ").append(level.name);
+      fail(Code::invalid, "MOE_CPU_LEVEL: expected one of ", names, ", found '", cap, "'");
+    }
   } else if (!bf16_dot_is_fast()) {
     if (const Level *avx512 = find_level("avx512_vnni")) last = avx512;
   }

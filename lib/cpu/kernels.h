@@ -21,10 +21,14 @@ constexpr int64_t expanded_bytes(int64_t rows, int64_t k) {
   return (k + kExpandedPiece - 1) / kExpandedPiece * rows * kExpandedPieceRowBytes;
 }
 
-// Panel of B for C[T, N] = A[T, K] B: 32 columns, K outermost. f32 operand: [K][32]. bf16 operand: [K/2][32][2]
-// (two neighbours along K side by side; K rounded up to even with zero). Missing columns are zero.
+// bf16 rows are read, and their panels take space, up to the next multiple of 4 values; those behind k are zero.
+constexpr int64_t kBf16Step = 4;
+constexpr int64_t bf16_k(int64_t k) { return (k + kBf16Step - 1) / kBf16Step * kBf16Step; }
+
+// Panel of B for C[T, N] = A[T, K] B: 32 columns, K outermost. f32 operand: [K][32]. bf16 operand: [K/2][32][2] (two neighbours
+// along K side by side) or [K/4][32][4], as the level multiplies them. Missing columns are zero.
 struct Kernels {
-  const char *level;          // "scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16"
+  const char *level;          // "scalar", "avx2", ..., "neon_i8mm": see best_kernels
   int64_t rows_per_tile;      // rows of the register tile
   bool bf16_operands;         // bf16 products run as bf16 dot products; otherwise operands are widened to f32
   bool int8_is_fast;          // integer products beat those of widened operands
@@ -32,13 +36,13 @@ struct Kernels {
   // ---- products (kernels/product.cpp) ----
   // C[rows, columns] (=|+=) A[rows, k] * panel. f32 operands. columns <= 32. C rows have stride ldc.
   void (*tile_f32)(int64_t rows, int64_t columns, int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add);
-  // the same with bf16 operands (nullptr where bf16_operands is false). A rows must be readable up to even k.
+  // the same with bf16 operands (nullptr where bf16_operands is false). A rows must be readable up to bf16_k(k).
   void (*tile_bf16)(int64_t rows, int64_t columns, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add);
   // panel of W^T: columns = rows [row, row + columns) of W, reduction over the k columns of W. `row_data` = first of these rows.
   void (*panel_f32)(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t k, float *panel);
   void (*panel_bf16)(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t k, uint16_t *panel);
   // panels of W: columns [column, column + columns) of W (column a multiple of 32), reduction over `k` rows of W. More than 32
-  // columns give several panels one after the other (each k, bf16: even k, times 32 values).
+  // columns give several panels one after the other (each k, bf16: bf16_k(k), times 32 values).
   void (*panel_transposed_f32)(DType type, const void *data, int64_t row_bytes, int64_t column, int64_t columns, int64_t k, float *panel);
   void (*panel_transposed_bf16)(DType type, const void *data, int64_t row_bytes, int64_t column, int64_t columns, int64_t k, uint16_t *panel);
   // y[t * ldy + r] = <x_t, W_r> for `rows` rows of W and a few tokens (<= 8): weights are expanded in registers.
@@ -107,10 +111,12 @@ struct Kernels {
                         float *out, int64_t ldo);
 };
 
-// The best level of this machine, not above the environment variable MOE_CPU_LEVEL (scalar, avx2, avx2_vnni, avx512,
-// avx512_vnni, avx512_bf16; the names with vnni differ from the one before in the integer products only, avx512_bf16 has both).
-// Unknown names: Code::invalid. avx512_bf16 is taken by itself only where the dot product is faster than f32 FMA (AMD Zen 4 and
-// later); elsewhere only when asked for by name.
+// The best level of this machine, not above the environment variable MOE_CPU_LEVEL, in this order:
+//   x86-64   scalar, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16
+//   aarch64  scalar, neon, neon_dotprod, neon_i8mm
+// The names with vnni and dotprod differ from the one before in the integer products only; avx512_bf16 and neon_i8mm have those and
+// products of bf16. Names of another processor or unknown ones: Code::invalid. avx512_bf16 is taken by itself only where the dot
+// product is faster than f32 FMA (AMD Zen 4 and later); elsewhere only when asked for by name.
 const Kernels &best_kernels();
 // One level by name, nullptr when this build or this machine lacks it (tests run all of them).
 const Kernels *kernels_of(const char *level);

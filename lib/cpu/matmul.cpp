@@ -84,11 +84,11 @@ const float *CpuBackend::operand_rows<float>(Rows a, int64_t first, int64_t rows
 }
 template <>
 const uint16_t *CpuBackend::operand_rows<uint16_t>(Rows a, int64_t first, int64_t rows, int64_t k, uint16_t *space, int64_t *lda) const {
-  if (a.dtype == DType::bf16 && k % 2 == 0) {
+  if (a.dtype == DType::bf16 && k == bf16_k(k)) {
     *lda = a.stride;
     return static_cast<const uint16_t *>(a.data) + first * a.stride;
   }
-  *lda = (k + 1) / 2 * 2;
+  *lda = bf16_k(k);
   for (int64_t r = 0; r < rows; r++) {
     uint16_t *to = space + r * *lda;
     if (a.dtype == DType::f32) {
@@ -96,7 +96,7 @@ const uint16_t *CpuBackend::operand_rows<uint16_t>(Rows a, int64_t first, int64_
     } else {
       std::copy_n(static_cast<const uint16_t *>(a.data) + (first + r) * a.stride, k, to);
     }
-    if (k % 2) to[k] = 0;
+    std::fill(to + k, to + *lda, uint16_t{0});
   }
   return space;
 }
@@ -105,15 +105,15 @@ const uint16_t *CpuBackend::operand_rows<uint16_t>(Rows a, int64_t first, int64_
 template <class Operand, class MakePanels>
 void CpuBackend::product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, MakePanels &&make_panels) {
   const Product p = cut(tokens, columns, kPanel * k * static_cast<int64_t>(sizeof(Operand)));
-  const int64_t even_k = (k + 1) / 2 * 2, block = 2 * k_.rows_per_tile;
-  const int64_t panel_values = p.group * even_k * kPanel, row_values = block * even_k, result_values = block * kPanel;
+  const int64_t padded_k = bf16_k(k), block = 2 * k_.rows_per_tile;
+  const int64_t panel_values = p.group * padded_k * kPanel, row_values = block * padded_k, result_values = block * kPanel;
   reserve_scratch(static_cast<size_t>(panel_values + row_values) * sizeof(Operand) + static_cast<size_t>(result_values) * 4 + 256);
   pool_->run(p.tasks(), [&](int64_t task, int thread) {
     const int64_t first_panel = p.first_panel(task), last_panel = p.last_panel(task);
     const int64_t first_row = p.first_row(task, tokens), last_row = p.last_row(task, tokens);
     Operand *panels = scratch<Operand>(thread), *space = panels + panel_values;
-    float *result = reinterpret_cast<float *>(space + row_values + (row_values % 2));
-    const int64_t stride = (sizeof(Operand) == 2 ? even_k : k) * kPanel;
+    float *result = reinterpret_cast<float *>(space + row_values);
+    const int64_t stride = (sizeof(Operand) == 2 ? padded_k : k) * kPanel;
     make_panels(first_panel, last_panel - first_panel, panels);
     for (int64_t row = first_row; row < last_row; row += block) {
       const int64_t rows = std::min(block, last_row - row);
@@ -183,7 +183,7 @@ void CpuBackend::matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Sto
     return product<uint16_t>(tokens, w.rows, w.columns, x, y, store, [&](int64_t panel, int64_t count, uint16_t *to) {
       for (int64_t i = 0; i < count; i++) {
         const int64_t row = (panel + i) * kPanel;
-        k_.panel_bf16(w.dtype, data + row * bytes, bytes, std::min(kPanel, w.rows - row), w.columns, to + i * ((w.columns + 1) / 2 * 2) * kPanel);
+        k_.panel_bf16(w.dtype, data + row * bytes, bytes, std::min(kPanel, w.rows - row), w.columns, to + i * bf16_k(w.columns) * kPanel);
       }
     });
   }

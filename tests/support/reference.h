@@ -138,7 +138,7 @@ inline bool same_bits(const std::vector<float> &a, const std::vector<float> &b) 
 // The kernel tables of every level that this build and machine have.
 inline std::vector<const cpu::Kernels *> all_kernels() {
   std::vector<const cpu::Kernels *> found;
-  for (const char *level : {"scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16"})
+  for (const char *level : {"scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "neon", "neon_dotprod", "neon_i8mm"})
     if (const cpu::Kernels *kernels = cpu::kernels_of(level)) found.push_back(kernels);
   return found;
 }

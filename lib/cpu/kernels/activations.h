@@ -26,12 +26,16 @@ MOE_INLINE float largest_magnitude(const float *x) {
     largest = reinterpret_cast<BitVec>(_mm512_max_epu32(reinterpret_cast<__m512i>(largest), reinterpret_cast<__m512i>(bits)));
 #elif defined(__AVX2__)
     largest = reinterpret_cast<BitVec>(_mm256_max_epu32(reinterpret_cast<__m256i>(largest), reinterpret_cast<__m256i>(bits)));
+#elif MOE_NEON
+    largest = vmaxq_u32(largest, bits);
 #else
     largest = largest > bits ? largest : bits;
 #endif
   }
 #if defined(__AVX512F__)
   const uint32_t bits = _mm512_reduce_max_epu32(reinterpret_cast<__m512i>(largest));
+#elif MOE_NEON
+  const uint32_t bits = vmaxvq_u32(largest);
 #else
   uint32_t bits = 0;
   for (int l = 0; l < kWidth; l++) bits = largest[l] > bits ? largest[l] : bits;
@@ -50,6 +54,9 @@ MOE_INLINE void byte_sums(const int8_t *q, int32_t *low, int32_t *high) {
   sum = _mm256_add_epi32(sum, _mm256_shuffle_epi32(sum, 0xb1));
   *low = _mm256_cvtsi256_si32(sum);
   *high = _mm_cvtsi128_si32(_mm256_extracti128_si256(sum, 1));
+#elif MOE_NEON
+  *low = vaddlvq_s8(vld1q_s8(q));
+  *high = vaddlvq_s8(vld1q_s8(q + 16));
 #else
   *low = *high = 0;
   for (int j = 0; j < 16; j++) {
@@ -71,6 +78,9 @@ void quantize(int64_t first, int64_t n, int64_t k, const float *x, uint8_t *row)
       const IntVec rounded = reinterpret_cast<IntVec>(fma(load(x + i + j), inverse, broadcast(magic))) - reinterpret_cast<IntVec>(broadcast(magic));
 #if defined(__AVX512F__)
       _mm_storeu_si128((__m128i *)(q + j), _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(rounded)));
+#elif MOE_NEON
+      const int16x4_t words = vmovn_s32(rounded);
+      vst1_lane_s32(reinterpret_cast<int32_t *>(q + j), vreinterpret_s32_s8(vmovn_s16(vcombine_s16(words, words))), 0);
 #else
       typedef int8_t ByteVec __attribute__((vector_size(kWidth)));
       const ByteVec bytes = __builtin_convertvector(rounded, ByteVec);

@@ -39,6 +39,8 @@ MOE_INLINE void reduce_add_four(const Vec *x, float *out) {
 #elif defined(__AVX2__)
   const __m256 half = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
   _mm_storeu_ps(out, _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1));
+#elif MOE_NEON
+  store(out, vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3])));
 #else
   for (int i = 0; i < 4; i++) out[i] = reduce_add(x[i]);
 #endif
@@ -95,8 +97,8 @@ void scores(int64_t m, int64_t rows, int64_t columns, const float *q, int64_t ld
   for (int64_t i = 0; i < m;) {
     const float *const first = q + i * ldq;
     float *const to = out + i * ldo;
-    if (kWidth == 16 && m - i >= 4) scores_of<4>(rows, columns, first, ldq, x, ldx, to, ldo), i += 4;
-    else if (kWidth == 16 && m - i == 3) scores_of<3>(rows, columns, first, ldq, x, ldx, to, ldo), i += 3;
+    if (kRegisters == 32 && m - i >= 4) scores_of<4>(rows, columns, first, ldq, x, ldx, to, ldo), i += 4;
+    else if (kRegisters == 32 && m - i == 3) scores_of<3>(rows, columns, first, ldq, x, ldx, to, ldo), i += 3;
     else if (m - i >= 2) scores_of<2>(rows, columns, first, ldq, x, ldx, to, ldo), i += 2;
     else scores_of<1>(rows, columns, first, ldq, x, ldx, to, ldo), i += 1;
   }
@@ -139,7 +141,7 @@ MOE_INLINE void weighted_tile(int64_t rows, const float *weights, int64_t ldw, c
 template <int M, class X>
 void weighted_columns(int64_t rows, int64_t columns, const float *weights, int64_t ldw, const X *x, int64_t ldx, float *out,
                       int64_t ldo) {
-  constexpr int kVectors = kWidth == 16 ? 4 : 2;  // 16 accumulators of 32 registers, 8 of 16
+  constexpr int kVectors = kRegisters == 32 ? 4 : 2;  // 16 accumulators of 32 registers, 8 of 16
   int64_t c = 0;
   for (; c + kVectors * kWidth <= columns; c += kVectors * kWidth) {
     weighted_tile<M, kVectors>(rows, weights, ldw, x + c, ldx, out + c, ldo, kWidth);

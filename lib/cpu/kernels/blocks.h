@@ -21,6 +21,10 @@ MOE_INLINE uint16_t load_u16(const uint8_t *p) {
 MOE_INLINE float half_to_float(uint16_t half) {
 #if defined(__F16C__)
   return _cvtsh_ss(half);
+#elif MOE_NEON
+  __fp16 value;
+  __builtin_memcpy(&value, &half, 2);
+  return value;
 #else
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, rest = half & 0x7fff;
   uint32_t bits;
@@ -192,6 +196,8 @@ MOE_INLINE void block_f16(const uint8_t *p, float *y) {
   for (int j = 0; j < 2; j++) _mm512_storeu_ps(y + 16 * j, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p + 32 * j))));
 #elif defined(__F16C__)
   for (int j = 0; j < 4; j++) _mm256_storeu_ps(y + 8 * j, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 16 * j))));
+#elif MOE_NEON
+  for (int j = 0; j < 8; j++) store(y + 4 * j, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p + 8 * j))));
 #else
   for (int j = 0; j < 32; j++) y[j] = half_at(p + 2 * j);
 #endif

@@ -1,5 +1,6 @@
-// Stored weights as small unsigned codes for integer products: in a group of 16 or 32 neighbours w = scale code - minimum.
-// A Chunk is what one step along a row reads: 512 values of the types with blocks of 32, one block of 256 of the K types. With
+// Stored weights as small codes for integer products: in a group of 16 or 32 neighbours w = scale code - minimum. Codes are
+// unsigned and below 128, except those of Q8_0: signed as they are stored, or 128 higher where the level multiplies unsigned by
+// signed bytes (VNNI). A Chunk is what one step along a row reads: 512 values of the types with blocks of 32, one block of 256 of the K types. With
 // AVX-512 codes go from the stored bytes to registers; the other levels unpack a chunk into the first-level cache.
 // Layouts: ggml's ggml-common.h. Only for lib/cpu/kernels/int8.cpp.
 #pragma once
@@ -8,12 +9,19 @@
 namespace moe::cpu::MOE_KERNEL_LEVEL {
 namespace {
 
-// What the integer products need to know of a type: values a group, whether codes pass 127.
-template <class Block> struct CodeTraits { static constexpr int group = 32; static constexpr bool wide = false; };
-template <> struct CodeTraits<BlockQ8_0> { static constexpr int group = 32; static constexpr bool wide = true; };
-template <> struct CodeTraits<BlockQ2K> { static constexpr int group = 16; static constexpr bool wide = false; };
-template <> struct CodeTraits<BlockQ3K> { static constexpr int group = 16; static constexpr bool wide = false; };
-template <> struct CodeTraits<BlockQ6K> { static constexpr int group = 16; static constexpr bool wide = false; };
+// How much the codes of Q8_0 stand above its values.
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+constexpr int kQ8Offset = 128;
+#else
+constexpr int kQ8Offset = 0;
+#endif
+
+// What the integer products need to know of a type: values a group, whether its codes may be negative.
+template <class Block> struct CodeTraits { static constexpr int group = 32; static constexpr bool negative = false; };
+template <> struct CodeTraits<BlockQ8_0> { static constexpr int group = 32; static constexpr bool negative = kQ8Offset == 0; };
+template <> struct CodeTraits<BlockQ2K> { static constexpr int group = 16; static constexpr bool negative = false; };
+template <> struct CodeTraits<BlockQ3K> { static constexpr int group = 16; static constexpr bool negative = false; };
+template <> struct CodeTraits<BlockQ6K> { static constexpr int group = 16; static constexpr bool negative = false; };
 
 #define MOE_DISPATCH_CODES(type, call) \
   switch (type) {                      \
@@ -63,7 +71,7 @@ template <> MOE_INLINE_SPECIAL __m512i pair_codes<BlockQ5_1>(const uint8_t *a, c
 }
 template <> MOE_INLINE_SPECIAL __m512i pair_codes<BlockQ8_0>(const uint8_t *a, const uint8_t *b) {
   const __m512i q = _mm512_inserti64x4(_mm512_castsi256_si512(half_register(a + 2)), half_register(b + 2), 1);
-  return _mm512_xor_si512(q, _mm512_set1_epi8(-128));
+  return _mm512_xor_si512(q, _mm512_set1_epi8(static_cast<char>(kQ8Offset)));
 }
 
 // Values [64 j, 64 j + 64) of a block of 256.
@@ -102,7 +110,7 @@ MOE_INLINE void pair_scales(const uint8_t *p, int64_t groups, Vec *scale, Vec *m
   const __m512i words = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), part_mask(groups), index, p, 1);
   *scale = halves_to_vec(words);
   if constexpr (Block::bytes == BlockQ4_1::bytes || Block::bytes == BlockQ5_1::bytes) *minimum = -halves_to_vec(_mm512_srli_epi32(words, 16));
-  else *minimum = *scale * broadcast(Block::bytes == BlockQ8_0::bytes ? 128.0f : Block::bytes == BlockQ5_0::bytes ? 16.0f : 8.0f);
+  else *minimum = *scale * broadcast(Block::bytes == BlockQ8_0::bytes ? kQ8Offset : Block::bytes == BlockQ5_0::bytes ? 16.0f : 8.0f);
 }
 MOE_INLINE Vec bytes_to_vec(uint64_t low, uint64_t high) { return from_u8(_mm_set_epi64x(static_cast<int64_t>(high), static_cast<int64_t>(low))); }
 
@@ -180,8 +188,8 @@ MOE_INLINE void unpack_small(const uint8_t *p, uint8_t *code, float *scale, floa
   if constexpr (bytes == BlockQ8_0::bytes) {
     Bytes32 q;
     load_into(&q, p + 2);
-    store_from(code, q ^ 0x80);
-    *minimum = 128 * d;
+    store_from(code, q ^ kQ8Offset);
+    *minimum = kQ8Offset * d;
   } else {
     constexpr bool five = bytes == BlockQ5_0::bytes || bytes == BlockQ5_1::bytes, two = bytes == BlockQ4_1::bytes || bytes == BlockQ5_1::bytes;
     *minimum = two ? -half_at(p + 2) : d * (five ? 16.0f : 8.0f);

@@ -14,8 +14,26 @@ namespace {
 constexpr int kTileRows = 12, kTileVectors = 2;  // 24 accumulators of 32 registers, the whole panel at once
 #elif defined(__AVX2__)
 constexpr int kTileRows = 6, kTileVectors = 2;   // 12 accumulators of 16 registers, half a panel at once
+#elif MOE_NEON
+constexpr int kTileRows = 6, kTileVectors = 4;   // 24 accumulators, 6 registers of A and 2 of the panel: all 32
 #else
 constexpr int kTileRows = 4, kTileVectors = 2;
+#endif
+
+// bf16 operands: rows of the tile, and neighbours along k that stand together in a panel ([K/group][32][group]).
+#if defined(__AVX512BF16__)
+constexpr int kTileRowsBf16 = 8, kBf16Group = 2;
+#elif MOE_NEON >= 3
+constexpr int kTileRowsBf16 = 6, kBf16Group = 4;
+#endif
+#if defined(__AVX512BF16__) || MOE_NEON >= 3
+#define MOE_BF16_PRODUCTS
+static_assert(kBf16Step % kBf16Group == 0);
+template <class Operand> constexpr int kRowsOf = sizeof(Operand) == 4 ? kTileRows : kTileRowsBf16;
+template <class Operand> constexpr int kGroupOf = sizeof(Operand) == 4 ? 1 : kBf16Group;
+#else
+template <class Operand> constexpr int kRowsOf = kTileRows;
+template <class Operand> constexpr int kGroupOf = 1;
 #endif
 constexpr int64_t kTileColumns = kTileVectors * kWidth;
 static_assert(kPanel % kTileColumns == 0);
@@ -26,10 +44,27 @@ static_assert(kPanel % kTileColumns == 0);
 template <int R, int V>
 void tile(int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add) {
   Vec sum[R][V];
+#pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
     for (int v = 0; v < V; v++) sum[r][v] = add ? load(c + r * ldc + v * kWidth) : zero();
   }
-  for (int64_t i = 0; i < k; i++) {
+  int64_t i = 0;
+#if MOE_NEON  // four values of each row in a register, multiplied by lane: 96 products of registers for 22 loads
+  for (; i + kWidth <= k; i += kWidth) {
+    Vec x[R];
+    for (int r = 0; r < R; r++) x[r] = load(a + r * lda + i);
+#pragma GCC unroll 4
+    for (int lane = 0; lane < kWidth; lane++) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) {
+        const Vec b = load(panel + (i + lane) * kPanel + v * kWidth);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) sum[r][v] = fma(b, broadcast(x[r][lane]), sum[r][v]);
+      }
+    }
+  }
+#endif
+  for (; i < k; i++) {
     Vec b[V];
     for (int v = 0; v < V; v++) b[v] = load(panel + i * kPanel + v * kWidth);
 #pragma GCC unroll 16
@@ -38,90 +73,122 @@ void tile(int64_t k, const float *a, int64_t lda, const float *panel, float *c, 
       for (int v = 0; v < V; v++) sum[r][v] = fma(x, b[v], sum[r][v]);
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
     for (int v = 0; v < V; v++) store(c + r * ldc + v * kWidth, sum[r][v]);
   }
 }
 
+// The same of bf16 operands, where P[k / group] starts every group * kPanel values.
+#if defined(__AVX512BF16__)
 template <int R, int V>
-void tile_rows(int64_t rows, int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add) {
+void tile(int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
+  Vec sum[R][V];
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < V; v++) sum[r][v] = add ? load(c + r * ldc + v * kWidth) : zero();
+  }
+  for (int64_t i = 0; i < k; i += kBf16Group) {
+    __m512bh b[V];
+    for (int v = 0; v < V; v++) b[v] = (__m512bh)_mm512_loadu_si512(panel + i * kPanel + v * kWidth * kBf16Group);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      int pair;
+      __builtin_memcpy(&pair, a + r * lda + i, 4);
+      const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+      for (int v = 0; v < V; v++) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], x, b[v]);
+    }
+  }
+  for (int r = 0; r < R; r++) {
+    for (int v = 0; v < V; v++) store(c + r * ldc + v * kWidth, sum[r][v]);
+  }
+}
+#elif MOE_NEON >= 3
+MOE_INLINE Vec low_halves(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
+MOE_INLINE Vec high_halves(Vec a, Vec b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
+
+// One instruction multiplies four values of two rows with those of two columns: an accumulator holds the square of the results,
+// row by row. 24 accumulators, 6 registers of A (two groups) and 2 of the panel: all 32; a step of 8 values of k takes 48
+// products, 22 loads and 6 rearrangements.
+template <int R, int V>
+void tile(int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
+  constexpr int P = (R + 1) / 2, C = 2 * V;  // pairs of rows, pairs of columns; an odd row stands for its missing partner too
+  constexpr auto second = [](int p) { return 2 * p + 1 < R ? 2 * p + 1 : 2 * p; };
+  float32x4_t sum[P][C];
+  for (int p = 0; p < P; p++) {
+    for (int v = 0; v < V; v++) {
+      const Vec x = add ? load(c + 2 * p * ldc + v * kWidth) : zero(), y = add ? load(c + second(p) * ldc + v * kWidth) : zero();
+      sum[p][2 * v] = low_halves(x, y);
+      sum[p][2 * v + 1] = high_halves(x, y);
+    }
+  }
+  const auto multiply = [&](int64_t i, const Vec *x) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int j = 0; j < C; j++) {
+      const bfloat16x8_t b = reinterpret_cast<bfloat16x8_t>(load(reinterpret_cast<const float *>(panel + i * kPanel + j * 2 * kBf16Group)));
+#pragma GCC unroll 4
+      for (int p = 0; p < P; p++) sum[p][j] = vbfmmlaq_f32(sum[p][j], reinterpret_cast<bfloat16x8_t>(x[p]), b);
+    }
+  };
+  int64_t i = 0;
+  for (; i + 2 * kBf16Group <= k; i += 2 * kBf16Group) {
+    Vec low[P], high[P];
+    for (int p = 0; p < P; p++) {
+      const Vec x = load(reinterpret_cast<const float *>(a + 2 * p * lda + i)), y = load(reinterpret_cast<const float *>(a + second(p) * lda + i));
+      low[p] = low_halves(x, y);
+      high[p] = high_halves(x, y);
+    }
+    multiply(i, low);
+    multiply(i + kBf16Group, high);
+  }
+  for (; i < k; i += kBf16Group) {
+    Vec x[P];
+    for (int p = 0; p < P; p++) {
+      x[p] = low_halves(load_part(reinterpret_cast<const float *>(a + 2 * p * lda + i), 2),
+                        load_part(reinterpret_cast<const float *>(a + second(p) * lda + i), 2));
+    }
+    multiply(i, x);
+  }
+  for (int p = 0; p < P; p++) {
+    for (int v = 0; v < V; v++) {
+      store(c + 2 * p * ldc + v * kWidth, low_halves(sum[p][2 * v], sum[p][2 * v + 1]));
+      if (second(p) != 2 * p) store(c + second(p) * ldc + v * kWidth, high_halves(sum[p][2 * v], sum[p][2 * v + 1]));
+    }
+  }
+}
+#endif
+
+template <int R, int V, class Operand>
+void tile_rows(int64_t rows, int64_t k, const Operand *a, int64_t lda, const Operand *panel, float *c, int64_t ldc, bool add) {
   if (rows >= R) return tile<R, V>(k, a, lda, panel, c, ldc, add);
   if constexpr (R > 1) tile_rows<R - 1, V>(rows, k, a, lda, panel, c, ldc, add);
 }
 
 // A column of tiles of V vectors; `columns` (<= V * kWidth) of them are stored.
-template <int V>
-void tile_column(int64_t rows, int64_t columns, int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add) {
+template <int V, class Operand>
+void tile_column(int64_t rows, int64_t columns, int64_t k, const Operand *a, int64_t lda, const Operand *panel, float *c, int64_t ldc, bool add) {
   constexpr int64_t width = V * kWidth;
-  float edge[kTileRows * width];
-  for (int64_t r = 0; r < rows; r += kTileRows) {
-    const int64_t n = rows - r < kTileRows ? rows - r : kTileRows;
+  constexpr int R = kRowsOf<Operand>;
+  float edge[R * width];
+  for (int64_t r = 0; r < rows; r += R) {
+    const int64_t n = rows - r < R ? rows - r : R;
     if (columns == width) {
-      tile_rows<kTileRows, V>(n, k, a + r * lda, lda, panel, c + r * ldc, ldc, add);
+      tile_rows<R, V>(n, k, a + r * lda, lda, panel, c + r * ldc, ldc, add);
       continue;
     }
     for (int64_t i = 0; add && i < n; i++) __builtin_memcpy(edge + i * width, c + (r + i) * ldc, static_cast<size_t>(columns) * 4);
-    tile_rows<kTileRows, V>(n, k, a + r * lda, lda, panel, edge, width, add);
+    tile_rows<R, V>(n, k, a + r * lda, lda, panel, edge, width, add);
     for (int64_t i = 0; i < n; i++) __builtin_memcpy(c + (r + i) * ldc, edge + i * width, static_cast<size_t>(columns) * 4);
   }
 }
 
-void tile_f32(int64_t rows, int64_t columns, int64_t k, const float *a, int64_t lda, const float *panel, float *c, int64_t ldc, bool add) {
-  for (int64_t j = 0; j < columns; j += kTileColumns) {
+template <class Operand>
+void tiles(int64_t rows, int64_t columns, int64_t k, const Operand *a, int64_t lda, const Operand *panel, float *c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < columns; j += kTileColumns, panel += kTileColumns * kGroupOf<Operand>) {
     const int64_t left = columns - j;
-    if (left > kWidth) {
-      tile_column<kTileVectors>(rows, left < kTileColumns ? left : kTileColumns, k, a, lda, panel + j, c + j, ldc, add);
-    } else {
-      tile_column<1>(rows, left, k, a, lda, panel + j, c + j, ldc, add);
-    }
+    if (left > kWidth) tile_column<kTileVectors>(rows, left < kTileColumns ? left : kTileColumns, k, a, lda, panel, c + j, ldc, add);
+    else tile_column<1>(rows, left, k, a, lda, panel, c + j, ldc, add);
   }
 }
-
-#if defined(__AVX512BF16__)
-constexpr int kTileRowsBf16 = 8;
-
-template <int R>
-void tile_pairs(int64_t pairs, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
-  Vec sum[R][2];
-  for (int r = 0; r < R; r++) {
-    for (int v = 0; v < 2; v++) sum[r][v] = add ? load(c + r * ldc + v * kWidth) : zero();
-  }
-  for (int64_t i = 0; i < pairs; i++) {
-    const __m512bh b0 = (__m512bh)_mm512_loadu_si512(panel + i * 2 * kPanel), b1 = (__m512bh)_mm512_loadu_si512(panel + i * 2 * kPanel + 32);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-      int pair;
-      __builtin_memcpy(&pair, a + r * lda + 2 * i, 4);
-      const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
-      sum[r][0] = _mm512_dpbf16_ps(sum[r][0], x, b0);
-      sum[r][1] = _mm512_dpbf16_ps(sum[r][1], x, b1);
-    }
-  }
-  for (int r = 0; r < R; r++) {
-    for (int v = 0; v < 2; v++) store(c + r * ldc + v * kWidth, sum[r][v]);
-  }
-}
-template <int R>
-void tile_pair_rows(int64_t rows, int64_t pairs, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
-  if (rows >= R) return tile_pairs<R>(pairs, a, lda, panel, c, ldc, add);
-  if constexpr (R > 1) tile_pair_rows<R - 1>(rows, pairs, a, lda, panel, c, ldc, add);
-}
-
-void tile_bf16(int64_t rows, int64_t columns, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
-  const int64_t pairs = (k + 1) / 2;
-  float edge[kTileRowsBf16 * kPanel];
-  for (int64_t r = 0; r < rows; r += kTileRowsBf16) {
-    const int64_t n = rows - r < kTileRowsBf16 ? rows - r : kTileRowsBf16;
-    if (columns == kPanel) {
-      tile_pair_rows<kTileRowsBf16>(n, pairs, a + r * lda, lda, panel, c + r * ldc, ldc, add);
-      continue;
-    }
-    for (int64_t i = 0; add && i < n; i++) __builtin_memcpy(edge + i * kPanel, c + (r + i) * ldc, static_cast<size_t>(columns) * 4);
-    tile_pair_rows<kTileRowsBf16>(n, pairs, a + r * lda, lda, panel, edge, kPanel, add);
-    for (int64_t i = 0; i < n; i++) __builtin_memcpy(c + (r + i) * ldc, edge + i * kPanel, static_cast<size_t>(columns) * 4);
-  }
-}
-#endif
 
 // ---- panels -------------------------------------------------------------------------------------------------------
 
@@ -186,40 +253,49 @@ void expand(DType type, const void *source, int64_t count, float *destination) {
 #undef MOE_CALL
 }
 
+#ifdef MOE_BF16_PRODUCTS
+// A group of rows of 32 f32 values along k, one after the other, to one row of 32 groups.
+MOE_INLINE void group_rows(const float *rows, uint16_t *out) {
 #if defined(__AVX512BF16__)
-// Two rows of 32 f32 values along k to one row of 32 pairs.
-MOE_INLINE void pair_rows(const float *even, const float *odd, uint16_t *out) {
   for (int half = 0; half < 2; half++) {
-    const __m512i e = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(even + 16 * half)));
-    const __m512i o = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(odd + 16 * half)));
+    const __m512i e = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(rows + 16 * half)));
+    const __m512i o = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(rows + kPanel + 16 * half)));
     _mm512_storeu_si512(out + 32 * half, _mm512_or_si512(e, _mm512_slli_epi32(o, 16)));
   }
+#else
+  for (int64_t j = 0; j < kPanel; j += kWidth) {
+    uint16x4x4_t four;
+    for (int i = 0; i < 4; i++) four.val[i] = narrow(load(rows + i * kPanel + j));
+    vst4_u16(out + j * kBf16Group, four);
+  }
+#endif
 }
-constexpr int64_t kPairStep = 256;  // rows of k expanded before they are paired: 32 KiB
+// n rows, which the missing ones of the last group, zeroed here, follow in memory
+MOE_INLINE void group_all_rows(float *rows, int64_t n, uint16_t *out) {
+  __builtin_memset(rows + n * kPanel, 0, (kBf16Group - 1) * kPanel * 4);
+  for (int64_t j = 0; j < n; j += kBf16Group) group_rows(rows + j * kPanel, out + j * kPanel);
+}
+constexpr int64_t kGroupStep = 256;  // rows of k expanded before they are grouped: 32 KiB
 
 void panel_bf16(DType type, const void *row_data, int64_t row_bytes, int64_t columns, int64_t k, uint16_t *panel) {
-  float part[(kPairStep + 1) * kPanel];
-  for (int64_t i = 0; i < k; i += kPairStep) {
-    const int64_t n = k - i < kPairStep ? k - i : kPairStep;
+  float part[(kGroupStep + kBf16Group - 1) * kPanel];
+  for (int64_t i = 0; i < k; i += kGroupStep) {
+    const int64_t n = k - i < kGroupStep ? k - i : kGroupStep;
     panel_part(type, row_data, row_bytes, columns, i, n, part);
-    __builtin_memset(part + n * kPanel, 0, kPanel * 4);
-    for (int64_t j = 0; j < n; j += 2) pair_rows(part + j * kPanel, part + (j + 1) * kPanel, panel + (i + j) * kPanel);
+    group_all_rows(part, n, panel + i * kPanel);
   }
 }
 void panel_transposed_bf16(DType type, const void *data, int64_t row_bytes, int64_t column, int64_t columns, int64_t k, uint16_t *panel) {
-  constexpr int64_t step = 32, most = 8;  // rows and panels expanded at once: 33 KiB
-  float part[most * (step + 1) * kPanel];
-  const int64_t stride = (k + 1) / 2 * 2 * kPanel;
+  constexpr int64_t step = 32, most = 8, space = step + kBf16Group - 1;  // rows and panels expanded at once: 33 KiB
+  float part[most * space * kPanel];
+  const int64_t stride = bf16_k(k) * kPanel;
   for (int64_t c = 0; c < columns; c += most * kPanel) {
     const int64_t width = columns - c < most * kPanel ? columns - c : most * kPanel;
     for (int64_t i = 0; i < k; i += step) {
       const int64_t n = k - i < step ? k - i : step;
-      panel_transposed_part(type, static_cast<const uint8_t *>(data) + i * row_bytes, row_bytes, column + c, width, n, part, (step + 1) * kPanel);
+      panel_transposed_part(type, static_cast<const uint8_t *>(data) + i * row_bytes, row_bytes, column + c, width, n, part, space * kPanel);
       for (int64_t p = 0; p * kPanel < width; p++) {
-        float *from = part + p * (step + 1) * kPanel;
-        uint16_t *to = panel + (c / kPanel + p) * stride + i * kPanel;
-        __builtin_memset(from + n * kPanel, 0, kPanel * 4);
-        for (int64_t j = 0; j < n; j += 2) pair_rows(from + j * kPanel, from + (j + 1) * kPanel, to + j * kPanel);
+        group_all_rows(part + p * space * kPanel, n, panel + (c / kPanel + p) * stride + i * kPanel);
       }
     }
   }
@@ -332,11 +408,7 @@ MOE_INLINE float value_of(uint16_t x) {
   return value;
 }
 
-#if defined(__AVX512F__)
-constexpr int kOuterRows = 8;
-#else
-constexpr int kOuterRows = 4;
-#endif
+constexpr int kOuterRows = kRegisters / 4;  // and two registers each
 
 template <class X>
 void outer(int64_t tokens, int64_t m, int64_t n, const float *v, int64_t ldv, const X *x, int64_t ldx, float *g, int64_t ldg) {
@@ -367,18 +439,17 @@ void outer_bf16(int64_t tokens, int64_t m, int64_t n, const float *v, int64_t ld
 void fill_product_kernels(Kernels &table);
 void fill_product_kernels(Kernels &table) {
   table.rows_per_tile = kTileRows;
-  table.tile_f32 = tile_f32;
+  table.tile_f32 = tiles<float>;
   table.panel_f32 = panel_f32;
   table.panel_transposed_f32 = panel_transposed_f32;
   table.dot_rows = dot_rows;
   table.expand = expand;
   table.outer_f32 = outer_f32;
   table.outer_bf16 = outer_bf16;
-  table.transpose = transpose;
-#if defined(__AVX512BF16__)
+#ifdef MOE_BF16_PRODUCTS
   table.bf16_operands = true;
   table.rows_per_tile = kTileRowsBf16;
-  table.tile_bf16 = tile_bf16;
+  table.tile_bf16 = tiles<uint16_t>;
   table.panel_bf16 = panel_bf16;
   table.panel_transposed_bf16 = panel_transposed_bf16;
 #endif

@@ -1,5 +1,6 @@
 // One vector register of floats, Vec, of the level this file is compiled for: 16 lanes with AVX-512, 8 with AVX2,
-// otherwise 4 (SSE2, NEON). Only for lib/cpu/kernels/*.cpp: everything is inlined and internal to the file, so that
+// otherwise 4 (SSE2, NEON). MOE_NEON says what a level of 64-bit Arm has: 1 the base, 2 the dot product of bytes as well, 3 the
+// matrix products of int8 and bf16 as well; without it the processor's vectors are left to the compiler (scalar). Only for lib/cpu/kernels/*.cpp: everything is inlined and internal to the file, so that
 // no code of one level can be linked into another. Pointers need no alignment. Tails go through load_part and
 // store_part with the same arithmetic as full registers, so a value does not depend on where in a row it stands.
 #pragma once
@@ -15,6 +16,10 @@
 #endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#elif defined(MOE_NEON)
+#include <arm_neon.h>
+#else
+#define MOE_NEON 0
 #endif
 
 #define MOE_INLINE static inline __attribute__((always_inline))
@@ -27,6 +32,11 @@ constexpr int64_t kWidth = 16;
 constexpr int64_t kWidth = 8;
 #else
 constexpr int64_t kWidth = 4;
+#endif
+#if defined(__AVX512F__) || MOE_NEON
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
 #endif
 
 typedef float Vec __attribute__((vector_size(kWidth * 4)));
@@ -58,8 +68,11 @@ MOE_INLINE Vec load_part(const float *p, int64_t n) {
 #elif defined(__AVX2__)
   return _mm256_maskload_ps(p, part_mask(n));
 #else
+  if (n >= 4) return load(p);
   Vec v = {};
-  __builtin_memcpy(&v, p, static_cast<size_t>(n) * 4);
+  if (n > 0) v[0] = p[0];
+  if (n > 1) v[1] = p[1];
+  if (n > 2) v[2] = p[2];
   return v;
 #endif
 }
@@ -69,7 +82,10 @@ MOE_INLINE void store_part(float *p, Vec v, int64_t n) {
 #elif defined(__AVX2__)
   _mm256_maskstore_ps(p, part_mask(n), v);
 #else
-  __builtin_memcpy(p, &v, static_cast<size_t>(n) * 4);
+  if (n >= 4) return store(p, v);
+  if (n > 0) p[0] = v[0];
+  if (n > 1) p[1] = v[1];
+  if (n > 2) p[2] = v[2];
 #endif
 }
 
@@ -90,6 +106,8 @@ MOE_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return _mm512_fmadd_ps(a, b, c);
 #elif defined(__FMA__)
   return _mm256_fmadd_ps(a, b, c);
+#elif MOE_NEON
+  return vfmaq_f32(c, a, b);
 #else
   return a * b + c;
 #endif
@@ -126,6 +144,8 @@ MOE_INLINE Vec square_root(Vec x) {
   return _mm256_sqrt_ps(x);
 #elif defined(__SSE2__)
   return _mm_sqrt_ps(x);
+#elif MOE_NEON
+  return vsqrtq_f32(x);
 #else
   for (int64_t i = 0; i < kWidth; i++) x[i] = __builtin_sqrtf(x[i]);
   return x;
@@ -154,6 +174,12 @@ MOE_INLINE float reduce_max(__m256 v) {
 MOE_INLINE float reduce_add(Vec v) { return reduce_add(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))); }
 MOE_INLINE float reduce_max(Vec v) { return reduce_max(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))); }
 #endif
+#elif MOE_NEON
+MOE_INLINE float reduce_add(Vec v) { return vpadds_f32(vadd_f32(vget_low_f32(v), vget_high_f32(v))); }
+MOE_INLINE float reduce_max(Vec v) {
+  const float32x2_t two = vmax_f32(vget_low_f32(v), vget_high_f32(v));
+  return vpmaxs_f32(two);
+}
 #else
 MOE_INLINE float reduce_add(Vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 MOE_INLINE float reduce_max(Vec v) {
@@ -168,11 +194,16 @@ MOE_INLINE Vec widen(HalfVec v) {
   return from_bits(reinterpret_cast<BitVec>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(v))) << 16);
 #elif defined(__AVX2__)
   return from_bits(reinterpret_cast<BitVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(v))) << 16);
+#elif MOE_NEON
+  return vreinterpretq_f32_u32(vshll_n_u16(v, 16));
 #else
   return from_bits(__builtin_convertvector(v, BitVec) << 16);
 #endif
 }
 MOE_INLINE HalfVec narrow(Vec x) {
+#if MOE_NEON >= 3
+  return reinterpret_cast<HalfVec>(vcvt_bf16_f32(x));
+#else
   const BitVec bits = to_bits(x);
   const BitVec rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 #if defined(__AVX512F__)
@@ -187,6 +218,7 @@ MOE_INLINE HalfVec narrow(Vec x) {
   return reinterpret_cast<HalfVec>(_mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1)));
 #else
   return __builtin_convertvector(result, HalfVec);
+#endif
 #endif
 #endif
 }
@@ -208,6 +240,20 @@ MOE_INLINE void store_bf16_part(uint16_t *p, Vec x, int64_t n) {
 #else
   __builtin_memcpy(p, &v, static_cast<size_t>(n) * 2);
 #endif
+}
+
+// out[j][i] = in[i][j] for 4 x 4 values
+MOE_INLINE void transpose_4x4(const float *in, int64_t ldi, float *out, int64_t ldo) {
+  typedef float Four __attribute__((vector_size(16)));
+  typedef Four UnalignedFour __attribute__((aligned(1), may_alias));
+  Four r[4];
+  for (int64_t i = 0; i < 4; i++) r[i] = *reinterpret_cast<const UnalignedFour *>(in + i * ldi);
+  const Four a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5), b = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+  const Four c = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5), d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+  *reinterpret_cast<UnalignedFour *>(out) = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+  *reinterpret_cast<UnalignedFour *>(out + ldo) = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+  *reinterpret_cast<UnalignedFour *>(out + 2 * ldo) = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+  *reinterpret_cast<UnalignedFour *>(out + 3 * ldo) = __builtin_shufflevector(b, d, 2, 3, 6, 7);
 }
 
 // exp(x) within 1.5 units in the last place; 0 at -inf and far below, inf above 88.73, NaN at NaN, subnormal results kept.

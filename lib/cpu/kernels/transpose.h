@@ -63,11 +63,7 @@ MOE_INLINE void transpose_square(const float *in, int64_t ldi, float *out, int64
 }
 constexpr int64_t kSquare = 8;
 #else
-MOE_INLINE void transpose_square(const float *in, int64_t ldi, float *out, int64_t ldo) {
-  for (int i = 0; i < 4; i++) {
-    for (int j = 0; j < 4; j++) out[i * ldo + j] = in[j * ldi + i];
-  }
-}
+MOE_INLINE void transpose_square(const float *in, int64_t ldi, float *out, int64_t ldo) { transpose_4x4(in, ldi, out, ldo); }
 constexpr int64_t kSquare = 4;
 #endif
 

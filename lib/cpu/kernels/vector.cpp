@@ -183,13 +183,15 @@ void adamw(int64_t n, float *p, const float *g, float *m, float *v, float gradie
 typedef uint64_t WideVec __attribute__((vector_size(kWidth * 4)));
 // the 64-bit products of the low halves of the lanes with a 32-bit factor
 MOE_INLINE WideVec multiply_low(WideVec x, uint32_t factor) {
-  const WideVec f = WideVec{} + factor;
+  [[maybe_unused]] const WideVec f = WideVec{} + factor;
 #if defined(__AVX512F__)
   return reinterpret_cast<WideVec>(_mm512_mul_epu32(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(f)));
 #elif defined(__AVX2__)
   return reinterpret_cast<WideVec>(_mm256_mul_epu32(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(f)));
 #elif defined(__SSE2__)
   return reinterpret_cast<WideVec>(_mm_mul_epu32(reinterpret_cast<__m128i>(x), reinterpret_cast<__m128i>(f)));
+#elif MOE_NEON
+  return reinterpret_cast<WideVec>(vmull_n_u32(vmovn_u64(reinterpret_cast<uint64x2_t>(x)), factor));
 #else
   return (x & 0xffffffff) * f;
 #endif
@@ -241,18 +243,6 @@ void dropout(int64_t n, const float *x, uint64_t seed, uint64_t stream, uint64_t
 }
 
 // ---- transpose: blocks of 4 x 4, edges one by one ----
-typedef float Four __attribute__((vector_size(16)));
-typedef Four UnalignedFour __attribute__((aligned(1), may_alias));
-MOE_INLINE void transpose_4x4(const float *in, int64_t ldi, float *out, int64_t ldo) {
-  Four r[4];
-  for (int64_t i = 0; i < 4; i++) r[i] = *reinterpret_cast<const UnalignedFour *>(in + i * ldi);
-  const Four a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5), b = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
-  const Four c = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5), d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
-  *reinterpret_cast<UnalignedFour *>(out) = __builtin_shufflevector(a, c, 0, 1, 4, 5);
-  *reinterpret_cast<UnalignedFour *>(out + ldo) = __builtin_shufflevector(a, c, 2, 3, 6, 7);
-  *reinterpret_cast<UnalignedFour *>(out + 2 * ldo) = __builtin_shufflevector(b, d, 0, 1, 4, 5);
-  *reinterpret_cast<UnalignedFour *>(out + 3 * ldo) = __builtin_shufflevector(b, d, 2, 3, 6, 7);
-}
 void transpose(int64_t rows, int64_t columns, const float *in, int64_t ldi, float *out, int64_t ldo) {
   const int64_t whole_rows = rows & ~int64_t{3}, whole_columns = columns & ~int64_t{3};
   constexpr int64_t kStrip = 64;  // columns whose output rows stay in the first-level cache
