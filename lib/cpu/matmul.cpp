@@ -183,7 +183,8 @@ void CpuBackend::matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Sto
     return product<uint16_t>(tokens, w.rows, w.columns, x, y, store, [&](int64_t panel, int64_t count, uint16_t *to) {
       for (int64_t i = 0; i < count; i++) {
         const int64_t row = (panel + i) * kPanel;
-        k_.panel_bf16(w.dtype, data + row * bytes, bytes, std::min(kPanel, w.rows - row), w.columns, to + i * bf16_k(w.columns) * kPanel);
+        k_.panel_bf16(w.dtype, data + row * bytes, bytes, std::min(kPanel, w.rows - row), w.columns,
+                      to + i * bf16_k(w.columns) * kPanel);
       }
     });
   }

@@ -1,8 +1,8 @@
 // Stored weights as small codes for integer products: in a group of 16 or 32 neighbours w = scale code - minimum. Codes are
 // unsigned and below 128, except those of Q8_0: signed as they are stored, or 128 higher where the level multiplies unsigned by
-// signed bytes (VNNI). A Chunk is what one step along a row reads: 512 values of the types with blocks of 32, one block of 256 of the K types. With
-// AVX-512 codes go from the stored bytes to registers; the other levels unpack a chunk into the first-level cache.
-// Layouts: ggml's ggml-common.h. Only for lib/cpu/kernels/int8.cpp.
+// signed bytes (VNNI). A Chunk is what one step along a row reads: 512 values of the types with blocks of 32, one block of 256 of
+// the K types. With AVX-512 codes go from the stored bytes to registers; the other levels unpack a chunk into the first-level
+// cache. Layouts: ggml's ggml-common.h. Only for lib/cpu/kernels/int8.cpp.
 #pragma once
 #include "cpu/kernels/blocks.h"
 

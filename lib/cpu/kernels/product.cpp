@@ -49,7 +49,7 @@ void tile(int64_t k, const float *a, int64_t lda, const float *panel, float *c, 
     for (int v = 0; v < V; v++) sum[r][v] = add ? load(c + r * ldc + v * kWidth) : zero();
   }
   int64_t i = 0;
-#if MOE_NEON  // four values of each row in a register, multiplied by lane: 96 products of registers for 22 loads
+#if MOE_NEON  // four values of each row in a register, multiplied by lane: 96 FMAs (768 flops) for 22 loads
   for (; i + kWidth <= k; i += kWidth) {
     Vec x[R];
     for (int r = 0; r < R; r++) x[r] = load(a + r * lda + i);
@@ -103,12 +103,13 @@ void tile(int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, floa
   }
 }
 #elif MOE_NEON >= 3
+MOE_INLINE Vec load_pairs(const uint16_t *p) { return load(reinterpret_cast<const float *>(p)); }  // eight bf16
 MOE_INLINE Vec low_halves(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
 MOE_INLINE Vec high_halves(Vec a, Vec b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
 
 // One instruction multiplies four values of two rows with those of two columns: an accumulator holds the square of the results,
-// row by row. 24 accumulators, 6 registers of A (two groups) and 2 of the panel: all 32; a step of 8 values of k takes 48
-// products, 22 loads and 6 rearrangements.
+// row by row. 24 accumulators, 6 registers of A (two groups) and 2 of the panel: all 32; 8 values of k take 48 of them
+// (1,536 flops), 28 loads and 6 rearrangements.
 template <int R, int V>
 void tile(int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, float *c, int64_t ldc, bool add) {
   constexpr int P = (R + 1) / 2, C = 2 * V;  // pairs of rows, pairs of columns; an odd row stands for its missing partner too
@@ -124,7 +125,7 @@ void tile(int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, floa
   const auto multiply = [&](int64_t i, const Vec *x) __attribute__((always_inline)) {
 #pragma GCC unroll 8
     for (int j = 0; j < C; j++) {
-      const bfloat16x8_t b = reinterpret_cast<bfloat16x8_t>(load(reinterpret_cast<const float *>(panel + i * kPanel + j * 2 * kBf16Group)));
+      const bfloat16x8_t b = reinterpret_cast<bfloat16x8_t>(load_pairs(panel + i * kPanel + j * 2 * kBf16Group));
 #pragma GCC unroll 4
       for (int p = 0; p < P; p++) sum[p][j] = vbfmmlaq_f32(sum[p][j], reinterpret_cast<bfloat16x8_t>(x[p]), b);
     }
@@ -133,7 +134,7 @@ void tile(int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, floa
   for (; i + 2 * kBf16Group <= k; i += 2 * kBf16Group) {
     Vec low[P], high[P];
     for (int p = 0; p < P; p++) {
-      const Vec x = load(reinterpret_cast<const float *>(a + 2 * p * lda + i)), y = load(reinterpret_cast<const float *>(a + second(p) * lda + i));
+      const Vec x = load_pairs(a + 2 * p * lda + i), y = load_pairs(a + second(p) * lda + i);
       low[p] = low_halves(x, y);
       high[p] = high_halves(x, y);
     }
@@ -143,8 +144,10 @@ void tile(int64_t k, const uint16_t *a, int64_t lda, const uint16_t *panel, floa
   for (; i < k; i += kBf16Group) {
     Vec x[P];
     for (int p = 0; p < P; p++) {
-      x[p] = low_halves(load_part(reinterpret_cast<const float *>(a + 2 * p * lda + i), 2),
-                        load_part(reinterpret_cast<const float *>(a + second(p) * lda + i), 2));
+      uint16_t rows[2 * kBf16Group];
+      __builtin_memcpy(rows, a + 2 * p * lda + i, sizeof rows / 2);
+      __builtin_memcpy(rows + kBf16Group, a + second(p) * lda + i, sizeof rows / 2);
+      x[p] = load_pairs(rows);
     }
     multiply(i, x);
   }
@@ -165,7 +168,8 @@ void tile_rows(int64_t rows, int64_t k, const Operand *a, int64_t lda, const Ope
 
 // A column of tiles of V vectors; `columns` (<= V * kWidth) of them are stored.
 template <int V, class Operand>
-void tile_column(int64_t rows, int64_t columns, int64_t k, const Operand *a, int64_t lda, const Operand *panel, float *c, int64_t ldc, bool add) {
+void tile_column(int64_t rows, int64_t columns, int64_t k, const Operand *a, int64_t lda, const Operand *panel, float *c, int64_t ldc,
+                 bool add) {
   constexpr int64_t width = V * kWidth;
   constexpr int R = kRowsOf<Operand>;
   float edge[R * width];
@@ -182,7 +186,8 @@ void tile_column(int64_t rows, int64_t columns, int64_t k, const Operand *a, int
 }
 
 template <class Operand>
-void tiles(int64_t rows, int64_t columns, int64_t k, const Operand *a, int64_t lda, const Operand *panel, float *c, int64_t ldc, bool add) {
+void tiles(int64_t rows, int64_t columns, int64_t k, const Operand *a, int64_t lda, const Operand *panel, float *c, int64_t ldc,
+           bool add) {
   for (int64_t j = 0; j < columns; j += kTileColumns, panel += kTileColumns * kGroupOf<Operand>) {
     const int64_t left = columns - j;
     if (left > kWidth) tile_column<kTileVectors>(rows, left < kTileColumns ? left : kTileColumns, k, a, lda, panel, c + j, ldc, add);
@@ -293,7 +298,8 @@ void panel_transposed_bf16(DType type, const void *data, int64_t row_bytes, int6
     const int64_t width = columns - c < most * kPanel ? columns - c : most * kPanel;
     for (int64_t i = 0; i < k; i += step) {
       const int64_t n = k - i < step ? k - i : step;
-      panel_transposed_part(type, static_cast<const uint8_t *>(data) + i * row_bytes, row_bytes, column + c, width, n, part, space * kPanel);
+      const uint8_t *rows = static_cast<const uint8_t *>(data) + i * row_bytes;
+      panel_transposed_part(type, rows, row_bytes, column + c, width, n, part, space * kPanel);
       for (int64_t p = 0; p * kPanel < width; p++) {
         group_all_rows(part + p * space * kPanel, n, panel + (c / kPanel + p) * stride + i * kPanel);
       }

@@ -1,8 +1,9 @@
 // One vector register of floats, Vec, of the level this file is compiled for: 16 lanes with AVX-512, 8 with AVX2,
-// otherwise 4 (SSE2, NEON). MOE_NEON says what a level of 64-bit Arm has: 1 the base, 2 the dot product of bytes as well, 3 the
-// matrix products of int8 and bf16 as well; without it the processor's vectors are left to the compiler (scalar). Only for lib/cpu/kernels/*.cpp: everything is inlined and internal to the file, so that
-// no code of one level can be linked into another. Pointers need no alignment. Tails go through load_part and
-// store_part with the same arithmetic as full registers, so a value does not depend on where in a row it stands.
+// otherwise 4 (SSE2, NEON). MOE_NEON says what a level of 64-bit Arm has: 1 the base, 2 the dot product of bytes as well,
+// 3 the matrix products of int8 and bf16 as well; 0 leaves the processor's vectors to the compiler (scalar).
+// Only for lib/cpu/kernels/*.cpp: everything is inlined and internal to the file, so that no code of one level can be
+// linked into another. Pointers need no alignment. Tails go through load_part and store_part with the same arithmetic as
+// full registers, so a value does not depend on where in a row it stands.
 #pragma once
 #include <math.h>
 #include <stddef.h>
