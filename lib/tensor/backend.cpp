@@ -1,8 +1,11 @@
-// The ops of Backend that are built from simpler ones: the projection with low-rank side products (Hu et al. 2021).
+// Memory of the host, and the ops of Backend built from simpler ones: the projection with low-rank side products (Hu et al. 2021).
 // u of a term holds A drop(x), unscaled and ungated; scale and gate are applied to the narrow [T, rank] side.
 #include "tensor/backend.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "base/memory.h"
 
 namespace moe {
 namespace {
@@ -22,6 +25,15 @@ bool any_dropout(std::span<const LowRankTerm> terms) {
 }
 
 }  // namespace
+
+void *Backend::allocate(size_t bytes) { return allocate_aligned(bytes); }
+void Backend::release(void *memory) noexcept { free_aligned(static_cast<std::byte *>(memory)); }
+void Backend::upload(void *to, const void *from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+void Backend::download(void *to, const void *from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
 
 // Layout: one wide f32 copy (the output of a bf16 projection, or drop(x)), with dropout a second one for the backward
 // pass, then two narrow arrays.

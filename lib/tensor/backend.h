@@ -4,6 +4,7 @@
 // have a fixed order that does not depend on the number of threads. Backward formulas stand at each op.
 // Ops do not allocate from the system after the first call of a shape and never throw except for a broken argument.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -96,6 +97,17 @@ class Backend {
   virtual ~Backend() = default;
   virtual const char *name() const = 0;   // "cpu avx512"
   virtual bool fast_int8() const = 0;     // products with i8 activations are faster than with bf16 ones
+
+  // ---- memory -----------------------------------------------------------------------------------------
+  // Where the arrays lie that ops are given by pointer. On a device with memory of its own no op takes a pointer of the host, but
+  // for spans and structs themselves and the results that return by value; ops are queued there, and an index out of its range
+  // or a failure of the device may show only at download() or synchronize(). By default the memory is the host's.
+  virtual bool host_memory() const { return true; }
+  virtual void *allocate(size_t bytes);               // 64-byte aligned, contents undefined
+  virtual void release(void *memory) noexcept;        // nullptr is nothing
+  virtual void upload(void *to, const void *from, size_t bytes);    // after what is queued; `from` is free at once
+  virtual void download(void *to, const void *from, size_t bytes);  // waits for what is queued
+  virtual void synchronize() {}
 
   // ---- products -------------------------------------------------------------------------------------
   // y[T, out] (=|+=) x[T, in] W^T.   y may be f32 or (Store::set only) bf16. x may be i8: with quantized W the sums inside a

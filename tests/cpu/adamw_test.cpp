@@ -53,7 +53,7 @@ TEST(AdamWStep, FollowsTheGoldenRuns) {
     options.beta2 = static_cast<float>(setting.at("betas", folder).items()[1].number());
     options.epsilon = static_cast<float>(setting.number_at("eps", folder));
     options.weight_decay = static_cast<float>(setting.number_at("weight_decay", folder));
-    for (const auto &backend : all_cpu_backends(1)) {
+    for (const auto &backend : all_backends(1)) {
       SCOPED_TRACE(name + " " + backend->name());
       Parameters parameters(start);
       for (size_t step = 0; step < steps; step++) {
@@ -79,7 +79,7 @@ TEST(AdamWStep, StaysWithDoublePrecisionForAThousandSteps) {
   std::vector<float> gradient(direction.size());
   DoubleParameters expected(start);
   std::vector<Parameters> runs;
-  const auto one = all_cpu_backends(1), two = all_cpu_backends(2);
+  const auto one = all_backends(1), two = all_backends(2);
   runs.assign(2 * one.size(), Parameters(start));
   for (int64_t step = 1; step <= 1000; step++) {
     options.step = step;
@@ -105,7 +105,7 @@ TEST(AdamWStep, ZeroGradientsOnlyDecay) {
   AdamW options;
   options.learning_rate = 0.5f;
   options.weight_decay = 0.25f;
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     Parameters parameters(std::vector<float>(19, 8.0f));
     const std::vector<float> zero(19);
     parameters.step(*backend, zero.data(), options);
@@ -122,7 +122,7 @@ TEST(SumOfSquares, IsExactForIntegersAndEqualForAnyThreads) {
       expected += static_cast<double>(x[i]) * x[i];
     }
     const std::vector<float> y = random_floats(n, 2);
-    const auto one = all_cpu_backends(1), two = all_cpu_backends(2);
+    const auto one = all_backends(1), two = all_backends(2);
     for (size_t i = 0; i < one.size(); i++) {
       EXPECT_EQ(one[i]->sum_of_squares(n, x.data()), expected) << n;
       EXPECT_EQ(one[i]->sum_of_squares(n, y.data()), two[i]->sum_of_squares(n, y.data())) << n;
@@ -132,7 +132,7 @@ TEST(SumOfSquares, IsExactForIntegersAndEqualForAnyThreads) {
 
 TEST(SumOfSquares, DoesNotOverflowF32) {
   const std::vector<float> x = {3e38f, 3.2e38f};
-  for (const auto &backend : all_cpu_backends(1)) EXPECT_TRUE(std::isfinite(backend->sum_of_squares(2, x.data())));
+  for (const auto &backend : all_backends(1)) EXPECT_TRUE(std::isfinite(backend->sum_of_squares(2, x.data())));
 }
 
 }  // namespace

@@ -173,7 +173,7 @@ TEST(Attention, MatchesTheReferenceForGroupsHeadDimensionsAndRaggedLengths) {
     const Problem p = make_problem(c.heads, c.kv_heads, c.h, 0, kRagged);
     Inputs in(p, DType::f32);
     const Reference expected = in.reference_of(p);
-    for (const auto &backend : all_cpu_backends(2)) {
+    for (const auto &backend : all_backends(2)) {
       SCOPED_TRACE(text(backend->name(), " heads ", c.heads, "/", c.kv_heads, " h ", c.h));
       expect_close(expected, run(*backend, p, in), tolerance(DType::f32));
     }
@@ -188,7 +188,7 @@ TEST(Attention, WideHeadsAndLargeGroupsMatchTheReference) {
     const Problem p = make_problem(c.heads, c.kv_heads, c.h, 0, {3, 131});
     Inputs in(p, DType::f32);
     const Reference expected = in.reference_of(p);
-    for (const auto &backend : all_cpu_backends(2)) {
+    for (const auto &backend : all_backends(2)) {
       SCOPED_TRACE(text(backend->name(), " heads ", c.heads, "/", c.kv_heads, " h ", c.h));
       expect_close(expected, run(*backend, p, in), tolerance(DType::f32));
     }
@@ -200,7 +200,7 @@ TEST(Attention, AWindowHidesOlderKeys) {
     const Problem p = make_problem(6, 2, 20, window, {1, 2, 5, 41, 200, 333, 700});
     Inputs in(p, DType::f32);
     const Reference expected = in.reference_of(p);
-    for (const auto &backend : all_cpu_backends(2)) {
+    for (const auto &backend : all_backends(2)) {
       SCOPED_TRACE(text(backend->name(), " window ", window));
       expect_close(expected, run(*backend, p, in), tolerance(DType::f32));
     }
@@ -210,7 +210,7 @@ TEST(Attention, AWindowHidesOlderKeys) {
 TEST(Attention, AWindowOfOneIsTheValueItself) {
   const Problem p = make_problem(2, 2, 20, 1, {1, 3, 300});
   Inputs in(p, DType::f32);
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     const Result got = run(*backend, p, in);
     EXPECT_EQ(got.out.values(), in.v.values()) << backend->name();
     EXPECT_LT(nmse(doubles(in.dout), got.dv.values()), tolerance(DType::f32)) << backend->name();
@@ -222,7 +222,7 @@ TEST(Attention, TakesBf16RowsWithGapsAndLeavesTheGapsAlone) {
   const Problem p = make_problem(6, 2, 20, 0, {1, 2, 17, 333});
   Inputs in(p, DType::bf16, 1, 10);
   const Reference expected = in.reference_of(p);
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     SCOPED_TRACE(backend->name());
     // an f32 result from bf16 inputs is exact to f32 rounding; a bf16 result is rounded once
     expect_close(expected, run(*backend, p, in, DType::f32, 3), tolerance(DType::f32));
@@ -237,7 +237,7 @@ TEST(Attention, LargeScoresDoNotOverflow) {
   const Problem p = make_problem(2, 1, 20, 0, {3, 300});
   Inputs in(p, DType::f32, 30);  // scores of some thousand
   const Reference expected = in.reference_of(p);
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     SCOPED_TRACE(backend->name());
     const Result got = run(*backend, p, in);
     EXPECT_LT(nmse(expected.out, got.out.values()), 1e-6);
@@ -249,17 +249,17 @@ TEST(Attention, LargeScoresDoNotOverflow) {
 TEST(Attention, IsBitEqualForAnyNumberOfThreads) {
   const Problem p = make_problem(9, 3, 64, 0, {1, 3, 41, 200, 333, 1100});
   Inputs in(p, DType::f32);
-  for (const cpu::Kernels *kernels : all_kernels()) {
-    const Result one = run(*cpu_backend(*kernels, 1), p, in);
+  for (const BackendMaker &make : backend_makers()) {
+    const Result one = run(*make(1), p, in);
     for (int threads : {2, 3})
-      EXPECT_TRUE(one.same_bits_as(run(*cpu_backend(*kernels, threads), p, in))) << kernels->level << " " << threads;
+      EXPECT_TRUE(one.same_bits_as(run(*make(threads), p, in))) << make(1)->name() << " " << threads;
   }
 }
 
 TEST(Attention, ASequenceDoesNotDependOnItsNeighbours) {
   const Problem together = make_problem(6, 2, 20, 50, kRagged);
   Inputs all(together, DType::f32);
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     const Result batch = run(*backend, together, all);
     int64_t start = 0;
     for (int64_t n : kRagged) {
@@ -302,7 +302,7 @@ TEST(Attention, DecodingWithACacheEqualsThePrompt) {
       const Problem p = make_problem(9, 3, 20, window, {801});
       Inputs in(p, dtype);
       const Reference expected = in.reference_of(p);
-      for (const auto &backend : all_cpu_backends(2)) {
+      for (const auto &backend : all_backends(2)) {
         for (int64_t end : {1, 2, 31, 256, 257, 600, 801}) {
           for (int64_t queries : {1, 2, 3, 4, 5, 40}) {
             if (queries > end) continue;
@@ -323,7 +323,7 @@ TEST(Attention, DecodingWithACacheEqualsThePrompt) {
 TEST(Attention, APromptInPiecesIsBitEqualToThePromptAtOnce) {
   const Problem p = make_problem(6, 2, 64, 0, {777});
   Inputs in(p, DType::bf16);
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     const RowsData whole = run_cached(*backend, p, in, 0, 777);
     for (int64_t first = 0; first < 777; first += 111) {
       const RowsData piece = run_cached(*backend, p, in, first, first + 111);
@@ -337,7 +337,7 @@ TEST(Attention, DecodesSequencesOfDifferentLengthsInOneCall) {
   const Problem p = make_problem(4, 2, 24, 0, {700, 1, 300, 65});
   Inputs in(p, DType::bf16);
   const Reference expected = in.reference_of(p);
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     // the last queries of each: 1, 1, 2 and 30
     const std::vector<int64_t> counts = {1, 1, 2, 30};
     std::vector<AttentionSequence> sequences = sequences_of(p, in);
@@ -364,7 +364,7 @@ TEST(Attention, LongSequencesMatchTheReference) {
   const Problem p = make_problem(3, 1, 12, 0, {2000});
   Inputs in(p, DType::f32);
   const Reference expected = in.reference_of(p);
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     SCOPED_TRACE(backend->name());
     expect_close(expected, run(*backend, p, in), tolerance(DType::f32));
   }
@@ -379,7 +379,7 @@ TEST(Attention, LongSequencesNeedNoMemoryForAllPairs) {
     getrusage(RUSAGE_SELF, &usage);
     return usage.ru_maxrss;
   };
-  const auto backend = cpu_backend(cpu::best_kernels(), 2);
+  const auto backend = best_backend(2);
   const auto before = peak_kilobytes();
   run(*backend, p, in);
   EXPECT_LT(peak_kilobytes() - before, 64 << 10);
@@ -390,7 +390,7 @@ TEST(Attention, ANumberThatIsNotOneReachesTheOutput) {
   Inputs in(p, DType::f32);
   in.q.set(1, 3, NAN);
   in.k.set(2, 3, NAN);
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     const Result got = run(*backend, p, in);
     EXPECT_FALSE(std::isnan(got.out.at(0, 3))) << backend->name();
     EXPECT_TRUE(std::isnan(got.out.at(1, 3))) << backend->name();
@@ -402,7 +402,7 @@ TEST(Attention, RefusesImpossibleShapes) {
   const Problem p = make_problem(2, 1, 4, 0, {3});
   Inputs in(p, DType::f32);
   RowsData out(3, 8, DType::f32);
-  const auto backend = cpu_backend(cpu::best_kernels(), 1);
+  const auto backend = best_backend(1);
   std::vector<AttentionSequence> sequences = sequences_of(p, in);
   AttentionShape shape = p.shape;
   shape.kv_heads = 3;

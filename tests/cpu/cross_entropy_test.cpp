@@ -132,7 +132,7 @@ TEST(CrossEntropy, MatchesTheReferenceForEveryKindOfWeight) {
       RowsData hidden = random_rows(n, c.d, DType::f32, 5);
       const std::vector<int32_t> labels = random_labels(n, c.V);
       const Reference expected = reference(n, to_double(hidden.values()), w, labels, 0.125);
-      for (const auto &backend : all_cpu_backends(2)) {
+      for (const auto &backend : all_backends(2)) {
         SCOPED_TRACE(text(backend->name(), " ", dtype_info(c.type).name, " V ", c.V, " d ", c.d, " n ", n));
         const Result got = run(*backend, hidden, w, labels, 0.125f, 3);
         const std::vector<float> loss = run_loss(*backend, hidden, w, labels);
@@ -156,7 +156,7 @@ TEST(CrossEntropy, ManyRowsMatchTheReference) {
   RowsData hidden = random_rows(n, 64, DType::f32, 5);
   const std::vector<int32_t> labels = random_labels(n, 3000);
   const Reference expected = reference(n, to_double(hidden.values()), w, labels, 1);
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     const Result got = run(*backend, hidden, w, labels, 1);
     EXPECT_LT(nmse(expected.nll, got.nll), tolerance(DType::f32)) << backend->name();
     EXPECT_LT(nmse(expected.dh, got.dh.values()), tolerance(DType::f32)) << backend->name();
@@ -170,7 +170,7 @@ TEST(CrossEntropy, TakesBf16RowsWithGaps) {
     RowsData hidden = random_rows(n, 33, DType::bf16, 5, 1, 15);
     const std::vector<int32_t> labels = random_labels(n, 300);
     const Reference expected = reference(n, to_double(hidden.values()), w, labels, 1);
-    for (const auto &backend : all_cpu_backends(2)) {
+    for (const auto &backend : all_backends(2)) {
       EXPECT_LT(nmse(expected.nll, run_loss(*backend, hidden, w, labels)), tolerance(DType::f32)) << backend->name();
       EXPECT_LT(nmse(expected.dh, run(*backend, hidden, w, labels, 1).dh.values()), tolerance(DType::f32)) << backend->name();
     }
@@ -182,7 +182,7 @@ TEST(CrossEntropy, LargeLogitsDoNotOverflow) {
   RowsData hidden = random_rows(20, 64, DType::f32, 5, 10);  // logits of some hundred
   const std::vector<int32_t> labels = random_labels(20, 900);
   const Reference expected = reference(20, to_double(hidden.values()), w, labels, 1);
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     const Result got = run(*backend, hidden, w, labels, 1);
     EXPECT_LT(nmse(expected.nll, got.nll), tolerance(DType::f32)) << backend->name();
     EXPECT_LT(nmse(expected.dh, got.dh.values()), 1e-8) << backend->name();
@@ -194,7 +194,7 @@ TEST(CrossEntropy, EqualLogitsGiveTheLogarithmOfTheVocabulary) {
   RowsData hidden(10, 32, DType::f32);
   for (int64_t t = 0; t < 10; t++)
     for (int64_t j = 0; j < 32; j++) hidden.set(t, j, 0);
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (float x : run_loss(*backend, hidden, w, random_labels(10, 5000)))
       EXPECT_NEAR(x, std::log(5000.0), 1e-6) << backend->name();
   }
@@ -205,14 +205,14 @@ TEST(CrossEntropy, IsBitEqualForAnyNumberOfThreads) {
   for (int64_t n : {2, 70, 600}) {
     RowsData hidden = random_rows(n, 64, DType::f32, 5);
     const std::vector<int32_t> labels = random_labels(n, 2111);
-    for (const cpu::Kernels *kernels : all_kernels()) {
-      const Result one = run(*cpu_backend(*kernels, 1), hidden, w, labels, 1);
-      const std::vector<float> loss = run_loss(*cpu_backend(*kernels, 1), hidden, w, labels);
+    for (const BackendMaker &make : backend_makers()) {
+      const Result one = run(*make(1), hidden, w, labels, 1);
+      const std::vector<float> loss = run_loss(*make(1), hidden, w, labels);
       for (int threads : {2, 3}) {
-        const Result more = run(*cpu_backend(*kernels, threads), hidden, w, labels, 1);
-        EXPECT_TRUE(same_bits(one.nll, more.nll) && one.dh.same_bits(more.dh)) << kernels->level << " " << threads;
-        EXPECT_TRUE(same_bits(loss, run_loss(*cpu_backend(*kernels, threads), hidden, w, labels)))
-            << kernels->level << " " << threads;
+        const Result more = run(*make(threads), hidden, w, labels, 1);
+        EXPECT_TRUE(same_bits(one.nll, more.nll) && one.dh.same_bits(more.dh)) << make(1)->name() << " " << threads;
+        EXPECT_TRUE(same_bits(loss, run_loss(*make(threads), hidden, w, labels)))
+            << make(1)->name() << " " << threads;
       }
     }
   }
@@ -224,7 +224,7 @@ TEST(CrossEntropy, ANumberThatIsNotOneReachesItsRowOnly) {
     RowsData hidden = random_rows(n, 33, DType::f32, 5);
     hidden.set(1, 7, NAN);
     const std::vector<int32_t> labels = random_labels(n, 700);
-    for (const auto &backend : all_cpu_backends(1)) {
+    for (const auto &backend : all_backends(1)) {
       const Result got = run(*backend, hidden, w, labels, 1);
       const std::vector<float> loss = run_loss(*backend, hidden, w, labels);
       for (int64_t t = 0; t < n; t++) {
@@ -239,7 +239,7 @@ TEST(CrossEntropy, ANumberThatIsNotOneReachesItsRowOnly) {
 TEST(CrossEntropy, RefusesLabelsOutsideTheVocabulary) {
   const Weights w = make_weights(DType::f32, 10, 4);
   RowsData hidden = random_rows(2, 4, DType::f32, 5);
-  const auto backend = cpu_backend(cpu::best_kernels(), 1);
+  const auto backend = best_backend(1);
   EXPECT_FAILS(run_loss(*backend, hidden, w, {3, 10}), Code::invalid, "row 1");
   EXPECT_FAILS(run_loss(*backend, hidden, w, {-1, 0}), Code::invalid, "row 0");
 }

@@ -23,7 +23,7 @@ TEST(Dropout, KeepsWhereTheWordOfTheElementReachesTheThreshold) {
     for (DType to : {DType::f32, DType::bf16}) {
       for (int64_t n : {1, 13, 64, 150}) {
         RowsData x = random_rows(29, n, from, 1);
-        on_every_cpu_backend([&](Backend &backend) { return dropped(backend, x, 0.3f, 7, 9, to); },
+        on_every_backend([&](Backend &backend) { return dropped(backend, x, 0.3f, 7, 9, to); },
                              [&](const RowsData &y) {
                                const int64_t row_blocks = (n + 63) / 64 * 16;
                                for (int64_t t = 0; t < x.tokens(); t++) {
@@ -41,7 +41,7 @@ TEST(Dropout, KeepsWhereTheWordOfTheElementReachesTheThreshold) {
 }
 
 TEST(Dropout, KeepsTheExpectedShare) {
-  auto backend = std::move(all_cpu_backends(1).back());
+  auto backend = std::move(all_backends(1).back());
   const int64_t tokens = 400, n = 1000;
   RowsData x(tokens, n, DType::f32);
   for (int64_t t = 0; t < tokens; t++)
@@ -56,7 +56,7 @@ TEST(Dropout, KeepsTheExpectedShare) {
 }
 
 TEST(Dropout, SeedAndStreamChangeTheMaskAndZeroProbabilityIsACopy) {
-  auto backend = std::move(all_cpu_backends(1).back());
+  auto backend = std::move(all_backends(1).back());
   RowsData x = random_rows(20, 100, DType::f32, 1);
   const RowsData y = dropped(*backend, x, 0.5f, 1, 2, DType::f32);
   EXPECT_TRUE(y.same_bits(dropped(*backend, x, 0.5f, 1, 2, DType::f32)));
@@ -66,7 +66,7 @@ TEST(Dropout, SeedAndStreamChangeTheMaskAndZeroProbabilityIsACopy) {
 }
 
 TEST(Dropout, RefusesProbabilitiesOutsideTheirRange) {
-  auto backend = std::move(all_cpu_backends(1).front());
+  auto backend = std::move(all_backends(1).front());
   RowsData x = random_rows(1, 1, DType::f32, 1);
   for (float p : {-0.1f, 1.0f, NAN}) EXPECT_FAILS(dropped(*backend, x, p, 1, 2, DType::f32), Code::invalid, "probability");
 }

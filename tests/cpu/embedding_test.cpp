@@ -37,7 +37,7 @@ TEST(Embedding, ExpandsTheRowsOfEveryStoredType) {
     const std::vector<int32_t> ids = {18, 0, 3, 3, 7, 11, 0};
     const int64_t tokens = static_cast<int64_t>(ids.size());
     for (DType to : {DType::f32, DType::bf16}) {
-      on_every_cpu_backend(
+      on_every_backend(
           [&](Backend &backend) {
             RowsData out(tokens, d, to, 3);
             backend.embedding(tokens, ids.data(), w, 6.5f, out.rows());
@@ -56,7 +56,7 @@ TEST(Embedding, ExpandsTheRowsOfEveryStoredType) {
 }
 
 TEST(Embedding, RefusesIdsOutsideTheVocabulary) {
-  auto backend = std::move(all_cpu_backends(1).front());
+  auto backend = std::move(all_backends(1).front());
   const std::vector<float> w = random_floats(20, 1);
   RowsData out(1, 4, DType::f32);
   for (int32_t id : {-1, 5})

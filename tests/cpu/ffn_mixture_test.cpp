@@ -79,19 +79,19 @@ std::vector<Case> cases() {
 }
 
 TEST(FfnMixture, EqualsWholeNetworksTokenByToken) {
-  for (const auto &backend : all_cpu_backends(2))
+  for (const auto &backend : all_backends(2))
     for (const Case &c : cases())
       for (const Form form : kForms) expect_forward(*backend, c, form);
 }
 
 TEST(FfnMixture, GradientsEqualThoseOfWholeNetworks) {
-  for (const auto &backend : all_cpu_backends(2))
+  for (const auto &backend : all_backends(2))
     for (const Case &c : cases())
       for (const Form form : kForms) expect_backward(*backend, c, form);
 }
 
 TEST(FfnMixture, FusedEqualsTheComposite) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (const Case &c : cases()) {
       SCOPED_TRACE(text(backend->name(), ": ", text_of(c)));
       Problem p(c);
@@ -116,7 +116,7 @@ TEST(FfnMixture, FusedEqualsTheComposite) {
 }
 
 TEST(FfnMixture, TokensThatSelectNothingGetTheBitsOfTheBase) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (const Form form : kForms) {
       for (const int64_t tokens : {3, 40}) {
         SCOPED_TRACE(text(backend->name(), ", ", text_of(form), ", T ", tokens));
@@ -180,7 +180,7 @@ TEST(FfnMixture, ReferenceGradientsEqualCentralDifferences) {
 
 // Invariant 1: with B = 0 the mixture is the base, bit for bit, whatever the gates.
 TEST(FfnMixture, ZeroFactorsGiveTheBitsOfTheBase) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (Case c : cases()) {
       SCOPED_TRACE(text(backend->name(), ": ", text_of(c)));
       Problem p(c);
@@ -200,7 +200,7 @@ TEST(FfnMixture, ZeroFactorsGiveTheBitsOfTheBase) {
 }
 
 TEST(FfnMixture, ZeroGatesGiveTheBitsOfTheBase) {
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     for (const int64_t tokens : {3, 40}) {
       Problem p({tokens, 37, 53, kFive});
       std::fill(p.gates.begin(), p.gates.end(), 0.0f);
@@ -227,7 +227,7 @@ TEST(FfnMixture, GateOneEqualsTheMergedNetwork) {
       }
     return w;
   };
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     Problem p({T, d, f, {{rank, rank, rank}, {2, 2, 2}}});
     for (int64_t t = 0; t < T; t++) {
       p.selected[static_cast<size_t>(2 * t)] = 1, p.selected[static_cast<size_t>(2 * t + 1)] = 0;
@@ -254,7 +254,7 @@ TEST(FfnMixture, GateOneEqualsTheMergedNetwork) {
 // Invariant 5: the order in which the experts stand means nothing.
 TEST(FfnMixture, PermutedExpertsGiveTheSameOutput) {
   const int64_t T = 40, E = 3, order[] = {2, 0, 1};
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     Problem p({T, 37, 53, kThree});
     const Outputs first = forward(*backend, p);
     const Gradients first_gradients = backward(*backend, p, false);
@@ -277,10 +277,10 @@ TEST(FfnMixture, PermutedExpertsGiveTheSameOutput) {
 }
 
 TEST(FfnMixture, ThreadsDoNotChangeABit) {
-  for (const cpu::Kernels *kernels : all_kernels()) {
-    const auto one = cpu_backend(*kernels, 1), two = cpu_backend(*kernels, 2), five = cpu_backend(*kernels, 5);
+  for (const BackendMaker &make : backend_makers()) {
+    const auto one = make(1), two = make(2), five = make(5);
     for (const Case &c : {Case{5, 48, 300, kFive}, Case{200, 48, 300, kFive, Activation::gelu_tanh, DType::bf16}}) {
-      SCOPED_TRACE(text(kernels->level, ": ", text_of(c)));
+      SCOPED_TRACE(text(make(1)->name(), ": ", text_of(c)));
       Problem p(c);
       const Outputs first = forward(*one, p);
       const Gradients expected = backward(*one, p, true);
@@ -303,7 +303,7 @@ TEST(FfnMixture, ThreadsDoNotChangeABit) {
 // Invariant 7: what other tokens hold and select changes no bit of a token.
 TEST(FfnMixture, TokensAreIndependent) {
   const int64_t T = 100, d = 48, f = 100;
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     Problem p({T, d, f, kFive});
     const Outputs before = forward(*backend, p);
     for (int64_t t = 50; t < T; t++) {
@@ -323,7 +323,7 @@ TEST(FfnMixture, TokensAreIndependent) {
 
 // Only the wanted gradients are computed; the others stay away.
 TEST(FfnMixture, SingleFactorsCanTrain) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     Problem p({33, 37, 53, {{4, 2, 3}}});
     const ReferenceMixture::Gradients expected = p.reference().backward(doubles(p.dhbar), doubles(p.delta));
     const ReferenceExpert &e = expected.experts[0];

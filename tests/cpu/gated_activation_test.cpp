@@ -31,7 +31,7 @@ TEST(GatedActivation, MatchesDoublePrecision) {
           std::vector<double> expected;
           for (int64_t t = 0; t < s.tokens; t++)
             for (int64_t j = 0; j < s.f; j++) expected.push_back(phi(activation, a.at(t, j)) * b.at(t, j));
-          on_every_cpu_backend(
+          on_every_backend(
               [&](Backend &backend) {
                 RowsData h(s.tokens, s.f, to, 3);
                 backend.gated_activation(s.tokens, s.f, activation, a.rows(), b.rows(), h.rows());
@@ -49,7 +49,7 @@ TEST(GatedActivation, MatchesDoublePrecision) {
 }
 
 TEST(GatedActivation, IsExactFarOut) {
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     for (Activation activation : kActivations) {
       RowsData a(1, 6, DType::f32), b(1, 6, DType::f32), h(1, 6, DType::f32), da(1, 6, DType::f32), db(1, 6, DType::f32);
       const float far[] = {100, -200, 1e30f, -1e30f, 3e38f, 0};
@@ -79,7 +79,7 @@ TEST(GatedActivation, BackwardMatchesCentralDifferences) {
           for (int64_t j = 0; j < s.f; j++) expected.push_back(dh.at(t, j) * b.at(t, j) * slope(activation, a.at(t, j)));
           for (int64_t j = 0; j < s.f; j++) expected.push_back(dh.at(t, j) * phi(activation, a.at(t, j)));
         }
-        on_every_cpu_backend(
+        on_every_backend(
             [&](Backend &backend) {
               RowsData d(s.tokens, 2 * s.f, type);
               Rows da = d.rows(), db = d.rows();

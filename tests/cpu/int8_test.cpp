@@ -41,7 +41,7 @@ Int8Rows rounded(Backend &backend, RowsData &x) {
 }
 
 TEST(Int8, RoundsEachValueToTheNearestStepOfItsBlock) {
-  for (const auto &backend : test::all_cpu_backends(2)) {
+  for (const auto &backend : test::all_backends(2)) {
     SCOPED_TRACE(backend->name());
     for (const DType type : {DType::f32, DType::bf16}) {
       RowsData x = test::random_rows(5, 160, type, 3, 2.5);
@@ -76,7 +76,7 @@ TEST_P(Int8Types, ProductsEqualTheDoubleReferenceOfTheRoundedValues) {
         SCOPED_TRACE(testing::Message() << "k " << k << ", rows " << rows << ", tokens " << tokens);
         RowsData x = test::random_rows(tokens, k, DType::f32, seed++);
         Int8Rows q(tokens, k);
-        test::on_every_cpu_backend(
+        test::on_every_backend(
             [&](Backend &backend) {
               q = rounded(backend, x);
               RowsData y(tokens, rows, DType::f32, 3);
@@ -111,7 +111,7 @@ TEST_P(Int8Types, ProductsEqualTheDoubleReferenceOfTheRoundedValues) {
 
 TEST_P(Int8Types, AddsAndRoundsToBf16) {
   const Stored w(GetParam(), 45, 256, 5);
-  for (const auto &backend : test::all_cpu_backends(2)) {
+  for (const auto &backend : test::all_backends(2)) {
     SCOPED_TRACE(backend->name());
     for (const int64_t tokens : {2, 9}) {
       RowsData x = test::random_rows(tokens, 256, DType::f32, 6), y(tokens, 45, DType::f32), narrow(tokens, 45, DType::bf16);
@@ -143,7 +143,7 @@ TEST(Int8, SumsOfTheLargestProductsAreExact) {
       std::memcpy(bytes.data() + block, &one, 2);
       std::memset(bytes.data() + block + 2, sign > 0 ? 127 : 0x80, 32);
     }
-    for (const auto &backend : test::all_cpu_backends(1)) {
+    for (const auto &backend : test::all_backends(1)) {
       SCOPED_TRACE(backend->name());
       for (const int64_t tokens : {1, 8}) {
         RowsData x(tokens, k, DType::f32), y(tokens, rows, DType::f32);
@@ -162,7 +162,7 @@ TEST(Int8, SumsOfTheLargestProductsAreExact) {
 
 TEST(Int8, OpsThatWriteInt8RoundTheirF32Result) {
   constexpr int64_t tokens = 7, n = 1184;  // more than one piece of a gated activation
-  for (const auto &backend : test::all_cpu_backends(2)) {
+  for (const auto &backend : test::all_backends(2)) {
     SCOPED_TRACE(backend->name());
     RowsData x = test::random_rows(tokens, n, DType::f32, 1), b = test::random_rows(tokens, n, DType::bf16, 2), y(tokens, n, DType::f32);
     const std::vector<float> weight = test::random_floats(n, 3);
@@ -180,7 +180,7 @@ TEST(Int8, OtherWeightsTakeTheRoundedValues) {
   constexpr int64_t k = 96, rows = 21;
   for (const DType type : {DType::f32, DType::bf16}) {
     const Stored w(type, rows, k, 9);
-    for (const auto &backend : test::all_cpu_backends(2)) {
+    for (const auto &backend : test::all_backends(2)) {
       SCOPED_TRACE(backend->name());
       for (const int64_t tokens : {3, 30}) {
         RowsData x = test::random_rows(tokens, k, DType::f32, 10), y(tokens, rows, DType::f32);
@@ -208,7 +208,7 @@ TEST(Int8, CrossEntropyOfRoundedHiddenStates) {
       RowsData x = test::random_rows(tokens, d, DType::f32, 22, 0.2);
       std::vector<int32_t> labels;
       for (int64_t t = 0; t < tokens; t++) labels.push_back(static_cast<int32_t>(test::random_bits(23, static_cast<uint64_t>(t)) % vocabulary));
-      for (const auto &backend : test::all_cpu_backends(2)) {
+      for (const auto &backend : test::all_backends(2)) {
         SCOPED_TRACE(testing::Message() << backend->name() << ", " << tokens << " tokens");
         Int8Rows q = rounded(*backend, x);
         std::vector<float> nll(static_cast<size_t>(tokens));
@@ -226,7 +226,7 @@ TEST(Int8, CrossEntropyOfRoundedHiddenStates) {
       }
     }
   }
-  const auto backend = test::all_cpu_backends(1);
+  const auto backend = test::all_backends(1);
   const Stored plain(DType::f32, 40, d, 24);
   RowsData x = test::random_rows(1, d, DType::f32, 25);
   Int8Rows q = rounded(*backend[0], x);
@@ -237,7 +237,7 @@ TEST(Int8, CrossEntropyOfRoundedHiddenStates) {
 
 TEST(Int8, NotANumberStaysNotANumber) {
   const Stored w(DType::q4_1, 33, 64, 4);
-  for (const auto &backend : test::all_cpu_backends(1)) {
+  for (const auto &backend : test::all_backends(1)) {
     SCOPED_TRACE(backend->name());
     for (const float poison : {NAN, INFINITY}) {
       RowsData x = test::random_rows(1, 64, DType::f32, 8), y(1, 33, DType::f32);

@@ -54,7 +54,7 @@ TEST_P(MatmulTypes, ForwardAndTransposedEqualTheDoubleReference) {
   const int64_t columns = dtype_info(GetParam()).block_values == 1 ? 77 : 512;
   const Stored w(GetParam(), 83, columns, 3);
   for (int threads : {1, 2}) {
-    for (const auto &backend : test::all_cpu_backends(threads)) {
+    for (const auto &backend : test::all_backends(threads)) {
       for (DType type : {DType::f32, DType::bf16}) {
         for (int64_t tokens : {1, 3, 8, 9, 37}) {
           RowsData x = test::random_rows(tokens, columns, type, 1, 1, 3), y(tokens, 83, DType::f32, 5);
@@ -78,7 +78,7 @@ TEST(Matmul, EveryElementOfTheReductionCounts) {
   for (DType type : {DType::f32, DType::q4_1, DType::q4_k}) {
     const int64_t columns = type == DType::f32 ? 45 : 256;
     const Stored w(type, 40, columns, 9);
-    for (const auto &backend : test::all_cpu_backends(1)) {
+    for (const auto &backend : test::all_backends(1)) {
       for (int64_t tokens : {int64_t{1}, columns}) {
         for (int64_t first = 0; first < columns; first += tokens) {
           RowsData x(tokens, columns, DType::f32), y(tokens, 40, DType::f32);
@@ -97,7 +97,7 @@ TEST(Matmul, EveryElementOfTheReductionCounts) {
 
 TEST(Matmul, AddsToWhatStandsThereAndRoundsBf16Results) {
   const Stored w(DType::q8_0, 70, 64, 5);
-  for (const auto &backend : test::all_cpu_backends(2)) {
+  for (const auto &backend : test::all_backends(2)) {
     for (int64_t tokens : {2, 50}) {
       RowsData x = test::random_rows(tokens, 64, DType::f32, 1), once(tokens, 70, DType::f32), twice(tokens, 70, DType::f32), rounded(tokens, 70, DType::bf16);
       backend->matmul(tokens, x.rows(), w.matrix, once.rows(), Store::set);
@@ -116,23 +116,23 @@ TEST(Matmul, AddsToWhatStandsThereAndRoundsBf16Results) {
 
 TEST(Matmul, ThreadCountDoesNotChangeABit) {
   const Stored w(DType::q4_1, 200, 96, 5);
-  for (const cpu::Kernels *kernels : test::all_kernels()) {
+  for (const test::BackendMaker &make : test::backend_makers()) {
     for (int64_t tokens : {1, 5, 300}) {
       RowsData x = test::random_rows(tokens, 96, DType::bf16, 1), dy = test::random_rows(tokens, 200, DType::bf16, 2);
       RowsData y1(tokens, 200, DType::f32), y2 = y1, dx1(tokens, 96, DType::f32), dx2 = dx1;
-      const auto one = test::cpu_backend(*kernels, 1), three = test::cpu_backend(*kernels, 3);
+      const auto one = make(1), three = make(3);
       one->matmul(tokens, x.rows(), w.matrix, y1.rows(), Store::set);
       three->matmul(tokens, x.rows(), w.matrix, y2.rows(), Store::set);
       one->matmul_transposed(tokens, dy.rows(), w.matrix, dx1.rows(), Store::set);
       three->matmul_transposed(tokens, dy.rows(), w.matrix, dx2.rows(), Store::set);
-      EXPECT_TRUE(y1.same_bits(y2) && dx1.same_bits(dx2)) << kernels->level;
+      EXPECT_TRUE(y1.same_bits(y2) && dx1.same_bits(dx2)) << make(1)->name();
     }
   }
 }
 
 TEST(Matmul, ARowDoesNotDependOnTheOtherRowsOfItsTile) {
   const Stored w(DType::q5_1, 64, 64, 5);
-  for (const auto &backend : test::all_cpu_backends(1)) {
+  for (const auto &backend : test::all_backends(1)) {
     RowsData x = test::random_rows(61, 64, DType::f32, 1), all(61, 64, DType::f32), part(17, 64, DType::f32);
     backend->matmul(61, x.rows(), w.matrix, all.rows(), Store::set);
     Rows tail = x.rows();
@@ -145,7 +145,7 @@ TEST(Matmul, ARowDoesNotDependOnTheOtherRowsOfItsTile) {
 }
 
 TEST(OuterProduct, EqualsTheDoubleReferenceInBothLayouts) {
-  for (const auto &backend : test::all_cpu_backends(2)) {
+  for (const auto &backend : test::all_backends(2)) {
     for (DType type : {DType::f32, DType::bf16}) {
       for (int64_t m : {1, 4, 16, 19}) {
         for (int64_t n : {1, 31, 32, 100}) {

@@ -114,7 +114,7 @@ std::vector<Case> cases() {
 }
 
 TEST(Projection, EqualsTheReference) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (const Case &c : cases()) {
       SCOPED_TRACE(text(backend->name(), ": ", text_of(c)));
       Problem p(c);
@@ -171,7 +171,7 @@ Gradients backward(Backend &backend, Problem &p) {
 }
 
 TEST(Projection, GradientsEqualTheReference) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (const Case &c : cases()) {
       SCOPED_TRACE(text(backend->name(), ": ", text_of(c)));
       Problem p(c);
@@ -217,7 +217,7 @@ TEST(Projection, GradientsEqualTheReference) {
 
 // <dy, y> is what the gradients belong to: its slopes in x, a gate and the factors, by central differences of the op in f32.
 TEST(Projection, GradientsAreTheSlopesOfTheForwardPass) {
-  const auto backend = cpu_backend(cpu::best_kernels(), 1);
+  const auto backend = best_backend(1);
   Problem p({6, 11, 13, {{3, true, 0.25f}, {2, false, 0}}});
   const auto loss = [&] {
     RowsData y = p.output();
@@ -250,7 +250,7 @@ TEST(Projection, GradientsAreTheSlopesOfTheForwardPass) {
 }
 
 TEST(Projection, WithoutInputGradientOnlyTheTermsAreFilled) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     Problem p({33, 37, 53, {{4, true, 0}, {2, false, 0.5f}}});
     const Gradients all = backward(*backend, p);
     std::vector<LowRankTerm> terms = p.terms;
@@ -264,7 +264,7 @@ TEST(Projection, WithoutInputGradientOnlyTheTermsAreFilled) {
 }
 
 TEST(Projection, ZeroFactorsGiveTheBitsOfThePlainProduct) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const int64_t tokens : {3, 40}) {
         Problem p({tokens, 37, 53, {{4, true, 0}}, dtype, false});
@@ -280,18 +280,18 @@ TEST(Projection, ZeroFactorsGiveTheBitsOfThePlainProduct) {
 }
 
 TEST(Projection, ThreadsDoNotChangeABit) {
-  for (const cpu::Kernels *kernels : all_kernels()) {
+  for (const BackendMaker &make : backend_makers()) {
     Problem p({150, 70, 90, {{16, true, 0}, {3, false, 0.5f}}, DType::bf16});
-    const Gradients one = backward(*cpu_backend(*kernels, 1), p), two = backward(*cpu_backend(*kernels, 2), p);
-    EXPECT_TRUE(one.dx.same_bits(two.dx) && same_bits(one.dgates, two.dgates)) << kernels->level;
+    const Gradients one = backward(*make(1), p), two = backward(*make(2), p);
+    EXPECT_TRUE(one.dx.same_bits(two.dx) && same_bits(one.dgates, two.dgates)) << make(1)->name();
     for (size_t i = 0; i < 2; i++)
       for (size_t which = 0; which < 2; which++)
-        EXPECT_TRUE(same_bits(one.factors[i][which], two.factors[i][which])) << kernels->level;
+        EXPECT_TRUE(same_bits(one.factors[i][which], two.factors[i][which])) << make(1)->name();
   }
 }
 
 TEST(RowDots, AddScaledDotProductsAtAStride) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (const int64_t n : {1, 16, 37}) {
       RowsData x = random_rows(70, n, DType::f32, 1, 1, 1), y = random_rows(70, n, DType::bf16, 2, 1, 2);
       std::vector<float> out(210, 0.5f);

@@ -36,7 +36,7 @@ TEST(RmsNorm, MatchesDoublePrecision) {
         std::vector<double> expected;
         for (int64_t t = 0; t < tokens; t++)
           for (double v : norm(row_of(x, t), w)) expected.push_back(v);
-        on_every_cpu_backend(
+        on_every_backend(
             [&](Backend &backend) {
               RowsData y(tokens, n, to, 1);
               backend.rms_norm(tokens, n, x.rows(), w.data(), kEpsilon, y.rows(), Store::set);
@@ -58,14 +58,14 @@ TEST(RmsNorm, AddsToF32RowsOnly) {
   std::vector<double> expected;
   for (int64_t t = 0; t < tokens; t++)
     for (int64_t j = 0; j < n; j++) expected.push_back(start.at(t, j) + norm(row_of(x, t), w)[static_cast<size_t>(j)]);
-  on_every_cpu_backend(
+  on_every_backend(
       [&](Backend &backend) {
         RowsData y = start;
         backend.rms_norm(tokens, n, x.rows(), w.data(), kEpsilon, y.rows(), Store::add);
         return y;
       },
       [&](const RowsData &y) { EXPECT_LT(nmse(expected, y.values()), tolerance(DType::f32)); });
-  auto backend = std::move(all_cpu_backends(1).front());
+  auto backend = std::move(all_backends(1).front());
   EXPECT_FAILS(backend->rms_norm(tokens, n, start.rows(), w.data(), kEpsilon, x.rows(), Store::add), Code::invalid, "rms_norm");
 }
 
@@ -74,7 +74,7 @@ TEST(RmsNorm, WorksInPlace) {
   const std::vector<float> w = random_floats(n, 3);
   for (DType type : kTypes) {
     const RowsData x = random_rows(tokens, n, type, 1);
-    for (const auto &backend : all_cpu_backends(1)) {
+    for (const auto &backend : all_backends(1)) {
       RowsData source = x, in_place = x, y(tokens, n, type);
       backend->rms_norm(tokens, n, source.rows(), w.data(), kEpsilon, y.rows(), Store::set);
       backend->rms_norm(tokens, n, in_place.rows(), w.data(), kEpsilon, in_place.rows(), Store::set);
@@ -85,7 +85,7 @@ TEST(RmsNorm, WorksInPlace) {
 
 TEST(RmsNorm, ZeroRowsStayFinite) {
   const std::vector<float> w = random_floats(7, 3);
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     RowsData x = random_rows(2, 7, DType::f32, 1, 0), y(2, 7, DType::f32);
     backend->rms_norm(2, 7, x.rows(), w.data(), kEpsilon, y.rows(), Store::set);
     for (float v : y.values()) EXPECT_EQ(v, 0);
@@ -127,7 +127,7 @@ TEST(RmsNorm, BackwardMatchesCentralDifferences) {
           for (int64_t j = 0; j < n; j++)
             expected.push_back(row[static_cast<size_t>(j)] + (store == Store::add ? start.at(t, j) : 0));
         }
-        on_every_cpu_backend(
+        on_every_backend(
             [&](Backend &backend) {
               RowsData dx = start;
               backend.rms_norm_backward(tokens, n, x.rows(), w.data(), kEpsilon, dy.rows(), dx.rows(), store);

@@ -57,7 +57,7 @@ std::vector<double> head_of(const RowsData &x, int64_t t, int64_t head, int64_t 
 
 TEST(Rotary, TableHoldsCosinesThenSines) {
   for (const Rotation &r : kRotations) {
-    for (const auto &backend : all_cpu_backends(2)) {
+    for (const auto &backend : all_backends(2)) {
       const std::vector<float> table = r.table(*backend);
       for (int64_t t = 0; t < r.tokens; t++) {
         for (int64_t j = 0; j < r.h / 2; j++) {
@@ -83,7 +83,7 @@ TEST(Rotary, MatchesDoublePrecision) {
           for (int64_t t = 0; t < r.tokens; t++)
             for (int64_t head = 0; head < r.heads; head++)
               for (double v : r.apply(t, head_of(x, t, head, r.h), weight)) expected.push_back(v);
-          on_every_cpu_backend(
+          on_every_backend(
               [&](Backend &backend) {
                 const std::vector<float> table = r.table(backend);
                 RowsData y(r.tokens, n, to, 1);
@@ -109,7 +109,7 @@ TEST(Rotary, WorksInPlace) {
       const float *w = normed ? weight.data() : nullptr;
       const RowsData start = random_rows(r.tokens, r.heads * r.h, type, 1),
                      dstart = random_rows(r.tokens, r.heads * r.h, type, 2);
-      for (const auto &backend : all_cpu_backends(1)) {
+      for (const auto &backend : all_backends(1)) {
         const std::vector<float> table = r.table(*backend);
         RowsData x = start, in_place = start, y(r.tokens, r.heads * r.h, type);
         backend->rotary(r.tokens, r.heads, r.h, x.rows(), w, kEpsilon, table.data(), y.rows());
@@ -153,7 +153,7 @@ TEST(Rotary, BackwardMatchesCentralDifferences) {
             }
           }
         }
-        on_every_cpu_backend(
+        on_every_backend(
             [&](Backend &backend) {
               const std::vector<float> table = r.table(backend);
               RowsData dx(r.tokens, n, type);

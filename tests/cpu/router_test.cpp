@@ -176,7 +176,7 @@ std::vector<Case> cases() {
 }
 
 TEST(Router, EqualsTheReference) {
-  for (const auto &backend : all_cpu_backends(2)) {
+  for (const auto &backend : all_backends(2)) {
     for (const Case &c : cases()) {
       SCOPED_TRACE(text(backend->name(), ": ", text_of(c)));
       Problem p(c);
@@ -227,7 +227,7 @@ TEST(Router, GradientsEqualTheSlopesOfTheLoss) {
     const Doubles du =
         large ? Doubles{} : slopes(u, [&](const Doubles &x) { return loss(p, weight, bias, x, picked, g, losses); });
 
-    for (const auto &backend : all_cpu_backends(2)) {
+    for (const auto &backend : all_backends(2)) {
       SCOPED_TRACE(text(backend->name(), ": ", text_of(c)));
       State state = p.run(*backend);
       ASSERT_EQ(state.picked, picked);
@@ -251,7 +251,7 @@ TEST(Router, GradientsEqualTheSlopesOfTheLoss) {
 
 TEST(Router, GradientsOfFrozenPartsAreNotAskedFor) {
   Problem p({20, 12, 3, 2});
-  const auto backend = cpu_backend(cpu::best_kernels(), 2);
+  const auto backend = best_backend(2);
   State state = p.run(*backend);
   const std::vector<float> dgates = random_floats(60, 4);
   std::vector<float> dz(80, NAN), other(80, NAN), dweight(48), dbias(4);
@@ -265,7 +265,7 @@ TEST(Router, GradientsOfFrozenPartsAreNotAskedFor) {
 }
 
 TEST(Router, TiesGoToTheLowestIndex) {
-  for (const auto &backend : all_cpu_backends(1)) {
+  for (const auto &backend : all_backends(1)) {
     Problem p({3, 8, 6, 3});
     std::fill(p.weight.begin(), p.weight.end(), 0.0f);
     p.bias = {1, 2, 1, 2, 1, 2, 1};
@@ -280,11 +280,11 @@ TEST(Router, RanksEntriesWhoseProbabilityVanishes) {
   Problem p({1, 8, 3, 4});
   std::fill(p.weight.begin(), p.weight.end(), 0.0f);
   p.bias = {-300, -250, 0, -200};
-  EXPECT_EQ(p.run(*cpu_backend(cpu::best_kernels(), 1)).picked, (std::vector<int32_t>{2, 3, 1, 0}));
+  EXPECT_EQ(p.run(*best_backend(1)).picked, (std::vector<int32_t>{2, 3, 1, 0}));
 }
 
 TEST(Router, GatesOfTheWeightedFormSumToOneWithTheBase) {
-  const auto backend = cpu_backend(cpu::best_kernels(), 2);
+  const auto backend = best_backend(2);
   for (const int64_t k : {2, 3, 6}) {
     Problem p({40, 24, 5, k, GateForm::weighted});
     const State s = p.run(*backend);
@@ -303,7 +303,7 @@ TEST(Router, GatesOfTheWeightedFormSumToOneWithTheBase) {
 
 // Invariant 5: with every entry picked nothing is cut off, and all forms but straight-through are the softmax itself.
 TEST(Router, AllEntriesPickedIsDenseMixing) {
-  const auto backend = cpu_backend(cpu::best_kernels(), 2);
+  const auto backend = best_backend(2);
   for (const GateForm form : {GateForm::delta, GateForm::renormalised_delta, GateForm::weighted}) {
     Problem p({40, 24, 5, 6, form});
     const State s = p.run(*backend);
@@ -314,7 +314,7 @@ TEST(Router, AllEntriesPickedIsDenseMixing) {
 
 // Invariant 3, at k = 1: the router has a gradient even where the base wins.
 TEST(Router, ForcedExpertsCarryAGradientWhereTheBaseWins) {
-  const auto backend = cpu_backend(cpu::best_kernels(), 2);
+  const auto backend = best_backend(2);
   for (const GateForm form : {GateForm::delta, GateForm::renormalised_delta, GateForm::straight_through}) {
     Case c{30, 16, 4, 1, form, 1, DType::f32, true};
     Problem p(c);
@@ -340,7 +340,7 @@ TEST(Router, ForcedExpertsCarryAGradientWhereTheBaseWins) {
 }
 
 TEST(Router, SelectionBiasChangesThePickButNotTheWeights) {
-  const auto backend = cpu_backend(cpu::best_kernels(), 2);
+  const auto backend = best_backend(2);
   Problem p({40, 24, 5, 2});
   const State plain = p.run(*backend);
   const std::vector<float> bias = {-100, 0, 0, 0, 100, 0};
@@ -359,12 +359,12 @@ TEST(Router, SelectionBiasChangesThePickButNotTheWeights) {
 }
 
 TEST(Router, ThreadsDoNotChangeABit) {
-  for (const cpu::Kernels *kernels : all_kernels()) {
+  for (const BackendMaker &make : backend_makers()) {
     Problem p({200, 48, 7, 2, GateForm::renormalised_delta});
     const std::vector<float> dgates = random_floats(1400, 4);
     std::vector<std::vector<float>> results[2];
     for (const int threads : {1, 2}) {
-      const auto backend = cpu_backend(*kernels, threads);
+      const auto backend = make(threads);
       State s = p.run(*backend);
       std::vector<float> dz(1600), dweight(8 * 48), dbias(8), du(200 * 48);
       backend->router_backward(p.shape(), p.u.rows(), p.weight.data(), s.view(), dgates.data(), {}, dz.data(), dweight.data(),
@@ -372,12 +372,12 @@ TEST(Router, ThreadsDoNotChangeABit) {
       results[threads - 1] = {s.z, s.p, s.gates, dz, dweight, dbias, du};
     }
     for (size_t i = 0; i < results[0].size(); i++)
-      EXPECT_TRUE(same_bits(results[0][i], results[1][i])) << kernels->level << " " << i;
+      EXPECT_TRUE(same_bits(results[0][i], results[1][i])) << make(1)->name() << " " << i;
   }
 }
 
 TEST(Router, RefusesWhatHasNoMeaning) {
-  const auto backend = cpu_backend(cpu::best_kernels(), 1);
+  const auto backend = best_backend(1);
   const auto run = [&](Case c) {
     Problem p({c.tokens, c.hidden, c.experts, 2});
     p.c = c;
@@ -416,7 +416,7 @@ TEST(Router, GoldenRoutings) {
         for (int64_t i = 0; i < entries * entries; i++) p.weight[static_cast<size_t>(i)] = i % (entries + 1) == 0 ? 1 : 0;
         std::fill(p.bias.begin(), p.bias.end(), 0.0f);
 
-        const State got = p.run(*cpu_backend(cpu::best_kernels(), 2));
+        const State got = p.run(*best_backend(2));
         EXPECT_EQ(got.picked, file.read_integers(tensor("chosen")));
         const std::vector<float> probabilities = file.read_floats(tensor("probs")), gates = file.read_floats(tensor("gates"));
         for (size_t i = 0; i < probabilities.size(); i++) EXPECT_NEAR(got.p[i], probabilities[i], 1e-6);

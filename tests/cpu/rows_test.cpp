@@ -39,7 +39,7 @@ std::vector<int32_t> shuffled(int64_t count, uint64_t seed) {
 TEST(Rows, CopyConvertsBetweenTheTypes) {
   for_every_case([](Case c, DType from, DType to) {
     RowsData x = random_rows(c.tokens, c.n, from, 1, 1, 5);
-    on_every_cpu_backend(
+    on_every_backend(
         [&](Backend &backend) {
           RowsData y(c.tokens, c.n, to, 3);
           backend.copy(c.tokens, c.n, x.rows(), y.rows(), Store::set);
@@ -57,11 +57,11 @@ TEST(Rows, CopyAddsToF32Only) {
   for_every_case([](Case c, DType from, DType to) {
     RowsData x = random_rows(c.tokens, c.n, from, 1), start = random_rows(c.tokens, c.n, to, 2);
     if (to == DType::bf16) {
-      auto backend = std::move(all_cpu_backends(1).front());
+      auto backend = std::move(all_backends(1).front());
       EXPECT_FAILS(backend->copy(c.tokens, c.n, x.rows(), start.rows(), Store::add), Code::invalid, "copy");
       return;
     }
-    on_every_cpu_backend(
+    on_every_backend(
         [&](Backend &backend) {
           RowsData y = start;
           backend.copy(c.tokens, c.n, x.rows(), y.rows(), Store::add);
@@ -82,7 +82,7 @@ TEST(Rows, GatherMayRepeatRows) {
     std::vector<int32_t> index(static_cast<size_t>(rows));
     for (size_t i = 0; i < index.size(); i++)
       index[i] = static_cast<int32_t>(random_bits(3, i) % static_cast<uint64_t>(c.tokens));
-    on_every_cpu_backend(
+    on_every_backend(
         [&](Backend &backend) {
           RowsData y(rows, c.n, to, 1);
           backend.gather(rows, c.n, x.rows(), index.data(), y.rows());
@@ -105,7 +105,7 @@ TEST(Rows, ScatterSetsOrAddsAtDistinctRows) {
       const std::vector<int32_t> index = shuffled(c.tokens, 4);
       std::vector<int64_t> source(static_cast<size_t>(c.tokens), -1);
       for (int64_t t = 0; t < rows; t++) source[static_cast<size_t>(index[static_cast<size_t>(t)])] = t;
-      on_every_cpu_backend(
+      on_every_backend(
           [&](Backend &backend) {
             RowsData y = start;
             backend.scatter(rows, c.n, x.rows(), index.data(), y.rows(), store);
@@ -130,7 +130,7 @@ TEST(Rows, ScaleRowsMultipliesByTheFactorOfTheRow) {
     RowsData x = random_rows(c.tokens, c.n, from, 1);
     const int64_t stride = 3;
     const std::vector<float> factor = random_floats(c.tokens * stride, 5);
-    on_every_cpu_backend(
+    on_every_backend(
         [&](Backend &backend) {
           RowsData y(c.tokens, c.n, to, 2);
           backend.scale_rows(c.tokens, c.n, x.rows(), factor.data(), stride, 0.75f, y.rows());
@@ -151,7 +151,7 @@ TEST(Rows, AddBiasAddsOneVectorToEveryRow) {
     for (DType type : kTypes) {
       const RowsData start = random_rows(c.tokens, c.n, type, 1, 1, 2);
       const std::vector<float> bias = random_floats(c.n, 6);
-      on_every_cpu_backend(
+      on_every_backend(
           [&](Backend &backend) {
             RowsData y = start;
             backend.add_bias(c.tokens, c.n, bias.data(), y.rows());

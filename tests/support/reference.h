@@ -1,7 +1,7 @@
 // Small helpers of the op tests: deterministic random data, activations of both types with their exact values as
-// doubles, the error measure, and the CPU backends of this machine.
+// doubles, the error measure, and the backends under test.
 //
-//   for (const auto &backend : all_cpu_backends(2)) { ... backend->name() ... }
+//   for (const auto &backend : all_backends(2)) { ... backend->name() ... }
 //   RowsData x = random_rows(7, 33, DType::bf16, 1);   // x.rows() for the op, x.at(t, j) for the reference
 //   EXPECT_LT(nmse(expected, y.values()), tolerance(DType::bf16));
 #pragma once
@@ -145,19 +145,29 @@ inline std::vector<const cpu::Kernels *> all_kernels() {
 inline std::unique_ptr<Backend> cpu_backend(const cpu::Kernels &kernels, int threads) {
   return cpu::make_backend(std::make_shared<ThreadPool>(threads), kernels);
 }
-// One backend per level.
-inline std::vector<std::unique_ptr<Backend>> all_cpu_backends(int threads) {
-  std::vector<std::unique_ptr<Backend>> backends;
-  for (const cpu::Kernels *kernels : all_kernels()) backends.push_back(cpu_backend(*kernels, threads));
-  return backends;
+// The backends that the op tests of this program check: every level of the CPU with this many threads, or a device, where
+// another number of "threads" runs the threads of the device in another order (support/cpu_backends.cpp, cuda_host/backends.cpp).
+std::vector<std::unique_ptr<Backend>> all_backends(int threads);
+// The last of them: the fastest level, or the device.
+inline std::unique_ptr<Backend> best_backend(int threads) { return std::move(all_backends(threads).back()); }
+// One of them, to be had with any number of threads.
+struct BackendMaker {
+  size_t index;
+  std::unique_ptr<Backend> operator()(int threads) const { return std::move(all_backends(threads)[index]); }
+};
+inline std::vector<BackendMaker> backend_makers() {
+  std::vector<BackendMaker> makers;
+  for (size_t i = 0; i < all_backends(1).size(); i++) makers.push_back({i});
+  return makers;
 }
-// op(backend) returns what it computed (RowsData); check(result) compares it with the reference. Runs on every level; a second
+// op(backend) returns what it computed (RowsData); check(result) compares it with the reference. Runs on every backend; a second
 // thread must not change a bit.
 template <class Op, class Check>
-void on_every_cpu_backend(Op op, Check check) {
-  for (const cpu::Kernels *kernels : all_kernels()) {
-    SCOPED_TRACE(kernels->level);
-    const auto one = op(*cpu_backend(*kernels, 1)), two = op(*cpu_backend(*kernels, 2));
+void on_every_backend(Op op, Check check) {
+  const auto one_thread = all_backends(1), two_threads = all_backends(2);
+  for (size_t i = 0; i < one_thread.size(); i++) {
+    SCOPED_TRACE(one_thread[i]->name());
+    const auto one = op(*one_thread[i]), two = op(*two_threads[i]);
     EXPECT_TRUE(one.same_bits(two)) << "two threads give other bits than one";
     check(one);
   }

@@ -1,0 +1,17 @@
+// The backend of the op tests in programs that test CUDA on the CPU.
+#include "cuda/cuda_backend.h"
+#include "cuda_host/host.h"
+#include "support/mirrored_backend.h"
+#include "support/reference.h"
+
+namespace moe::test {
+
+// "Threads" are orders in which the device runs: one thread runs by number, more at random.
+std::vector<std::unique_ptr<Backend>> all_backends(int threads) {
+  const uint64_t seed = threads > 1 ? static_cast<uint64_t>(threads) : 0;
+  std::vector<std::unique_ptr<Backend>> backends;
+  backends.push_back(mirrored(std::make_unique<cuda::CudaBackend>(0), [seed] { cuda_host::set_seed(seed); }));
+  return backends;
+}
+
+}  // namespace moe::test

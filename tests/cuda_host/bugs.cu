@@ -1,0 +1,1 @@
+int planted_bugs_placeholder;

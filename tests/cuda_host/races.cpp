@@ -1,0 +1,201 @@
+// Finds races, reads of uninitialised memory and accesses outside of allocations. The kernels are compiled with
+// `clang++ -fsanitize=thread`, which calls a function at every access to memory; those functions are defined here instead of
+// by ThreadSanitizer's library. Each byte of device and shared memory remembers its last write and its last read. Two accesses
+// of one launch, one of them a write, race unless they are of one thread, or of one block with a __syncthreads between them,
+// or of one warp with a __syncwarp between them, or both atomic. (Shuffles and votes order no memory.)
+#include <string.h>
+
+#include <unordered_map>
+#include <vector>
+
+#include "cuda_host/internal.h"
+
+namespace cuda_host {
+namespace {
+
+// block 32 | epoch 12 | warp_syncs 6 | thread 10 | flags 4; block 0 = from outside of kernels
+struct Cell {
+  uint64_t write = 0, read = 0;
+};
+enum : uint64_t { kDefined = 1, kAtomic = 2, kManyLanes = 4, kManyWarps = 8 };
+
+uint32_t block_of(uint64_t record) { return static_cast<uint32_t>(record >> 32); }
+uint32_t epoch_of(uint64_t record) { return record >> 20 & 0xfff; }
+uint32_t syncs_of(uint64_t record) { return record >> 14 & 0x3f; }
+uint32_t thread_of(uint64_t record) { return record >> 4 & 0x3ff; }
+uint64_t record_of(const Place &p, uint64_t flags) {
+  return static_cast<uint64_t>(p.block) << 32 | static_cast<uint64_t>(p.epoch & 0xfff) << 20 | static_cast<uint64_t>(p.warp_syncs & 0x3f) << 14 |
+         static_cast<uint64_t>(p.thread) << 4 | flags;
+}
+
+SharedMemory shared;
+std::vector<Cell> shared_cells;
+std::unordered_map<const Allocation *, std::vector<Cell>> device_cells;
+const Allocation *last_allocation;
+Cell *last_cells;
+
+Cell *cells_of(const Allocation *a) {
+  if (a != last_allocation) {
+    std::vector<Cell> &cells = device_cells[a];
+    if (cells.size() != a->bytes) cells.assign(a->bytes, Cell{});
+    last_allocation = a;
+    last_cells = cells.data();
+  }
+  return last_cells;
+}
+
+// The cells of `bytes` at `address` of an allocation; nullptr where it is not the device's.
+Cell *device_memory(const void *address, size_t bytes) {
+  const Allocation *a = owner(address);
+  if (!a) return nullptr;
+  const size_t offset = static_cast<size_t>(static_cast<const char *>(address) - a->data);
+  if (!a->live || offset + bytes > a->bytes) return nullptr;
+  return cells_of(a) + offset;
+}
+
+[[noreturn]] void report(const char *what, bool in_shared, size_t bytes, uint64_t other) {
+  if (other) fail("%s of %zu bytes of %s memory; the other access: thread %u of %s block", what, bytes, in_shared ? "shared" : "device", thread_of(other),
+                  block_of(other) == place().block ? "this" : "another");
+  fail("%s of %zu bytes of %s memory", what, bytes, in_shared ? "shared" : "device");
+}
+
+struct Access {
+  uint64_t mine;
+  uint32_t first_block;
+  bool is_shared;
+
+  // Is the access `other` unordered with this one?
+  bool conflicts(uint64_t other) const {
+    if (block_of(other) < first_block) return false;  // of an earlier launch, or from outside
+    if (block_of(other) != block_of(mine)) return !is_shared;
+    if (epoch_of(other) != epoch_of(mine) || other & kManyWarps) return epoch_of(other) == epoch_of(mine);
+    if (thread_of(other) / 32 != thread_of(mine) / 32) return true;
+    if (syncs_of(other) != syncs_of(mine)) return false;
+    return other & kManyLanes || thread_of(other) != thread_of(mine);
+  }
+  // (An atomic access is a write; it leaves no read behind.)
+  void read(Cell &c, size_t bytes) const {
+    if (!(c.write & kDefined)) report("uninitialised read", is_shared, bytes, 0);
+    if (conflicts(c.write)) report("race: read after a write", is_shared, bytes, c.write);
+    uint64_t many = 0;
+    if (block_of(c.read) == block_of(mine) && epoch_of(c.read) == epoch_of(mine)) {
+      many = c.read & kManyWarps;
+      if (thread_of(c.read) / 32 != thread_of(mine) / 32) many |= kManyWarps;
+      else if (syncs_of(c.read) == syncs_of(mine)) many |= (c.read & kManyLanes) | (thread_of(c.read) != thread_of(mine) ? kManyLanes : 0);
+    } else if (block_of(c.read) >= first_block && block_of(c.read) != block_of(mine)) {
+      return;  // the first reader of another block stays: any write of this launch conflicts with it
+    }
+    c.read = mine | many;
+  }
+  void write(Cell &c, size_t bytes) const {
+    if ((mine & kAtomic) && !(c.write & kDefined)) report("uninitialised read", is_shared, bytes, 0);
+    if (!(mine & c.write & kAtomic) && conflicts(c.write)) report("race: two writes", is_shared, bytes, c.write);
+    if (conflicts(c.read)) report("race: write after a read", is_shared, bytes, c.read);
+    c.write = mine | kDefined;
+  }
+};
+
+void access(void *address, size_t bytes, bool writes, bool atomic) {
+  if (!in_kernel()) return;
+  counters.accesses++;
+  char *const a = static_cast<char *>(address);
+  const bool dynamic = a >= shared.dynamic && a < shared.dynamic + (size_t{227} << 10), is_static = a >= shared.statics && a < shared.statics_end;
+  Cell *cells = nullptr;
+  if (dynamic) {
+    const size_t offset = static_cast<size_t>(a - shared.dynamic);
+    if (offset + bytes > shared.dynamic_bytes) fail("access of %zu bytes, %zu bytes into the %zu of dynamic shared memory", bytes, offset, shared.dynamic_bytes);
+    cells = &shared_cells[static_cast<size_t>(shared.statics_end - shared.statics) + offset];
+  } else if (is_static) {
+    cells = &shared_cells[static_cast<size_t>(a - shared.statics)];
+  } else if (in_device_memory(a)) {
+    cells = device_memory(a, bytes);
+    if (!cells) fail("%s of %zu bytes outside of device allocations", writes ? "write" : "read", bytes);
+    if (reinterpret_cast<uintptr_t>(a) % bytes != 0) fail("misaligned access of %zu bytes", bytes);
+  } else {
+    return;  // the stack, constants
+  }
+  const Place here = place();
+  const Access now{record_of(here, atomic ? kAtomic : 0), here.first_block, dynamic || is_static};
+  for (size_t i = 0; i < bytes; i++) {
+    if (writes) now.write(cells[i], bytes);
+    else now.read(cells[i], bytes);
+  }
+}
+
+template <class Change>
+void for_cells(const void *address, size_t bytes, Change change) {
+  if (Cell *cells = bytes > 0 ? device_memory(address, bytes) : nullptr)
+    for (size_t i = 0; i < bytes; i++) change(cells[i]);
+}
+
+}  // namespace
+
+bool checks_races() { return true; }
+
+void begin_block(const SharedMemory &memory) {
+  shared = memory;
+  shared_cells.assign(static_cast<size_t>(memory.statics_end - memory.statics) + memory.dynamic_bytes, Cell{});
+}
+void mark_defined(void *address, size_t bytes) {
+  for_cells(address, bytes, [](Cell &c) { c = {kDefined, 0}; });
+}
+void mark_undefined(void *address, size_t) {  // a whole allocation, new or about to go
+  last_allocation = nullptr;
+  device_cells.erase(owner(address));
+}
+bool is_defined(const void *address, size_t bytes) {
+  bool all = true;
+  for_cells(address, bytes, [&](const Cell &c) { all &= (c.write & kDefined) != 0; });
+  return all;
+}
+void copy_marks(void *to, const void *from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i++) {
+    const Cell *source = device_memory(static_cast<const char *>(from) + i, 1);
+    *device_memory(static_cast<char *>(to) + i, 1) = {source->write & kDefined, 0};
+  }
+}
+void atomic_access(void *address, size_t bytes) { access(address, bytes, true, true); }
+
+}  // namespace cuda_host
+
+using cuda_host::access;
+
+extern "C" {
+
+void __tsan_init() {}
+void __tsan_func_entry(void *) {}
+void __tsan_func_exit() {}
+#define CUDA_HOST_ACCESS(bytes)                                                                         \
+  void __tsan_read##bytes(void *a) { access(a, bytes, false, false); }                                  \
+  void __tsan_write##bytes(void *a) { access(a, bytes, true, false); }                                  \
+  void __tsan_unaligned_read##bytes(void *a) { access(a, bytes, false, false); }                        \
+  void __tsan_unaligned_write##bytes(void *a) { access(a, bytes, true, false); }                        \
+  void __tsan_volatile_read##bytes(void *a) { access(a, bytes, false, false); }                         \
+  void __tsan_volatile_write##bytes(void *a) { access(a, bytes, true, false); }                         \
+  void __tsan_read_write##bytes(void *a) { access(a, bytes, false, false), access(a, bytes, true, false); }            \
+  void __tsan_unaligned_read_write##bytes(void *a) { access(a, bytes, false, false), access(a, bytes, true, false); }
+CUDA_HOST_ACCESS(1)
+CUDA_HOST_ACCESS(2)
+CUDA_HOST_ACCESS(4)
+CUDA_HOST_ACCESS(8)
+CUDA_HOST_ACCESS(16)
+void __tsan_read_range(void *a, unsigned long bytes) { access(a, bytes, false, false); }
+void __tsan_write_range(void *a, unsigned long bytes) { access(a, bytes, true, false); }
+void __tsan_vptr_update(void **, void *) {}
+void __tsan_vptr_read(void **) {}
+void *__tsan_memcpy(void *to, const void *from, unsigned long bytes) {
+  access(const_cast<void *>(from), bytes, false, false);
+  access(to, bytes, true, false);
+  return memcpy(to, from, bytes);
+}
+void *__tsan_memset(void *to, int value, unsigned long bytes) {
+  access(to, bytes, true, false);
+  return memset(to, value, bytes);
+}
+void *__tsan_memmove(void *to, const void *from, unsigned long bytes) {
+  access(const_cast<void *>(from), bytes, false, false);
+  access(to, bytes, true, false);
+  return memmove(to, from, bytes);
+}
+
+}  // extern "C"
