@@ -57,9 +57,9 @@ void CudaBackend::adamw(int64_t n, float *p, const float *g, float *m, float *v,
   const double step = static_cast<double>(options.step), rate = options.learning_rate;
   const double correction1 = 1 - std::pow(static_cast<double>(options.beta1), step);
   const double correction2 = 1 - std::pow(static_cast<double>(options.beta2), step);
-  const auto flat = [n](const float *x) { return view("adamw", f32_rows(x, (n + 3) / 4 * 4)); };
-  for_eights("adamw", on(), 1, n,
-             Update{flat(p), flat(g), flat(m), flat(v), n, options.gradient_scale, options.beta1, options.beta2, 1 - options.beta1, 1 - options.beta2,
+  for_eights(on(), 1, n,
+             Update{flat_view(p, n), flat_view(g, n), flat_view(m, n), flat_view(v, n), n, options.gradient_scale, options.beta1,
+                    options.beta2, 1 - options.beta1, 1 - options.beta2,
                     static_cast<float>(rate * static_cast<double>(options.weight_decay)), static_cast<float>(rate / correction1),
                     static_cast<float>(1 / std::sqrt(correction2)), options.epsilon});
 }
@@ -68,7 +68,7 @@ double CudaBackend::sum_of_squares(int64_t n, const float *x) {
   if (n == 0) return 0;
   const unsigned blocks = blocks_for(n, kTile);
   double *const sums = scratch<double>(blocks + 1), *const total = sums + blocks;
-  MOE_LAUNCH((squares_kernel), blocks, kThreads, 0, on(), n, view("sum_of_squares", f32_rows(x, (n + 3) / 4 * 4)), sums);
+  MOE_LAUNCH((squares_kernel), blocks, kThreads, 0, on(), n, flat_view(x, n), sums);
   MOE_LAUNCH((total_kernel), 1, kThreads, 0, on(), blocks, static_cast<const double *>(sums), total);
   double result = 0;
   download(&result, total, sizeof result);

@@ -1,7 +1,7 @@
 // out = softmax(scale q k^T + causal mask) v with an online softmax over tiles of keys (Milakov & Gimelshein 2018; Dao et al.
-// 2022), in f32. Four threads take a query: they share its scores and each holds a quarter of its output. With few queries and many
-// keys (decoding) the keys are cut into parts of kPart that are joined in order.
-// Keys and values are read once for every tile of queries and their whole group of heads.
+// 2022), in f32. Four threads take a query: they share its scores and each holds a quarter of its output. With few queries and
+// many keys (decoding) the keys are cut into parts of kPart that are joined in order. Keys and values are read once for every
+// tile of queries and their whole group of heads. Prompts in bf16 go to attention_bf16.cu.
 #include "cuda/attention.h"
 
 #include <cmath>
@@ -23,16 +23,19 @@ struct Parts {
 };
 
 template <int kHead>
-__global__ void __launch_bounds__(Tile<kHead>::kThreads) attention_kernel(AttentionLaunch a, View q, View out, float *log_sum_exp, Parts parts) {
+__global__ void __launch_bounds__(Tile<kHead>::kThreads)
+    attention_kernel(AttentionLaunch a, View q, View out, float *log_sum_exp, Parts parts) {
   constexpr int kRows = Tile<kHead>::kRows, kKeys = Tile<kHead>::kKeys, kThreads = Tile<kHead>::kThreads;
   __shared__ float query_tile[kRows * (kHead + 1)], key_tile[kKeys * (kHead + 1)], weights[kRows * (kKeys + 1)];
   const SequenceView &s = a.sequences[blockIdx.z];
   const int64_t h = a.head_dimension, kv = blockIdx.y, part = static_cast<int64_t>(blockIdx.x) % parts.count;
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) / parts.count * kRows, rows = s.queries * a.group;
   if (first_row >= rows) return;
-  const int pitch = static_cast<int>(h) | 1, mine = static_cast<int>(threadIdx.x) / 4, quarter = static_cast<int>(threadIdx.x) % 4;
+  const int pitch = static_cast<int>(h) | 1, mine = static_cast<int>(threadIdx.x) / 4,
+            quarter = static_cast<int>(threadIdx.x) % 4;
   const int64_t row = first_row + mine, query = row / a.group, head = kv * a.group + row % a.group, index = s.offset() + query;
-  const int64_t last_index = s.offset() + min(first_row + kRows - 1, rows - 1) / a.group, first_index = s.offset() + first_row / a.group;
+  const int64_t last_index = s.offset() + min(first_row + kRows - 1, rows - 1) / a.group,
+                first_index = s.offset() + first_row / a.group;
 
   load_head_rows(q, h, kRows, kThreads, query_tile, pitch, [&](int i, int64_t &t, int64_t &column) {
     const int64_t r = first_row + i;
@@ -110,7 +113,8 @@ __global__ void __launch_bounds__(Tile<kHead>::kThreads) attention_kernel(Attent
 constexpr int kJoinThreads = 128;
 
 // A warp joins the parts of one query and head.
-__global__ void __launch_bounds__(kJoinThreads) join_kernel(int64_t count, int64_t heads, int64_t h, View out, float *log_sum_exp, Parts parts, int64_t first) {
+__global__ void __launch_bounds__(kJoinThreads)
+    join_kernel(int64_t count, int64_t heads, int64_t h, View out, float *log_sum_exp, Parts parts, int64_t first) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * (kJoinThreads / 32) + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x % 32);
   if (i >= count) return;
@@ -136,20 +140,24 @@ __global__ void __launch_bounds__(kJoinThreads) join_kernel(int64_t count, int64
 void check_attention(const AttentionShape &shape, std::span<const AttentionSequence> sequences, bool training) {
   const char *op = training ? "attention_backward" : "attention";
   if (shape.kv_heads < 1 || shape.heads < 1 || shape.heads % shape.kv_heads != 0)
-    fail(Code::invalid, op, ": expected query heads that are a multiple of key/value heads, found ", shape.heads, " and ", shape.kv_heads);
+    fail(Code::invalid, op, ": expected query heads that are a multiple of key/value heads, found ", shape.heads, " and ",
+         shape.kv_heads);
   for (size_t i = 0; i < sequences.size(); i++) {
     const AttentionSequence &s = sequences[i];
     if (s.key_count < s.queries || (training && s.key_count != s.queries))
-      fail(Code::invalid, op, ": sequence ", i, ": expected ", training ? "" : "at least ", "as many keys as queries, found ", s.key_count, " keys and ",
-           s.queries, " queries");
+      fail(Code::invalid, op, ": sequence ", i, ": expected ", training ? "" : "at least ", "as many keys as queries, found ",
+           s.key_count, " keys and ", s.queries, " queries");
   }
 }
 
-void CudaBackend::attention(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out, float *log_sum_exp) {
+void CudaBackend::attention(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out,
+                            float *log_sum_exp) {
   check_attention(shape, sequences, false);
   const int64_t h = shape.head_dimension;
   const View queries_view = head_view("attention", q, h), out_view = view("attention", out);
   for_launches("attention", shape, sequences, [&](const AttentionLaunch &launch, unsigned count, int64_t queries, int64_t keys) {
+    if (tensor_cores_ && queries > kFewQueries && takes_bf16_attention(launch, count, queries_view))
+      return bf16_attention(on(), launch, count, queries, queries_view, out_view, log_sum_exp);
     Parts parts{nullptr, 1, keys};
     int64_t first = 0, end = 0;  // rows of q that the sequences of this launch span
     if (queries <= kFewQueries && keys > kPart) {
@@ -160,20 +168,22 @@ void CudaBackend::attention(const AttentionShape &shape, std::span<const Attenti
       }
       parts.keys = kPart;
       parts.count = (keys + kPart - 1) / kPart;
-      parts.data = scratch<float>((end - first) * shape.heads * parts.count * (h + 2)) - first * shape.heads * parts.count * (h + 2);
+      parts.data =
+          scratch<float>((end - first) * shape.heads * parts.count * (h + 2)) - first * shape.heads * parts.count * (h + 2);
     }
     with_head_size("attention", h, [&]<int kHead>() {
       const int64_t tiles = (queries * launch.group + Tile<kHead>::kRows - 1) / Tile<kHead>::kRows;
       const dim3 grid(blocks_for(tiles * parts.count, 1), static_cast<unsigned>(shape.kv_heads), count);
-      MOE_LAUNCH((attention_kernel<kHead>), grid, Tile<kHead>::kThreads, 0, on(), launch, queries_view, out_view, log_sum_exp, parts);
+      MOE_LAUNCH((attention_kernel<kHead>), grid, Tile<kHead>::kThreads, 0, on(), launch, queries_view, out_view, log_sum_exp,
+                 parts);
     });
     if (parts.count == 1) return;
     for (unsigned i = 0; i < count; i++) {
       const SequenceView &s = launch.sequences[i];
       const int64_t pairs = s.queries * shape.heads;
       if (pairs == 0) continue;
-      MOE_LAUNCH((join_kernel), blocks_for(pairs, kJoinThreads / 32), kJoinThreads, 0, on(), pairs, shape.heads, h, out_view, log_sum_exp, parts,
-                 s.first_query);
+      MOE_LAUNCH((join_kernel), blocks_for(pairs, kJoinThreads / 32), kJoinThreads, 0, on(), pairs, shape.heads, h, out_view,
+                 log_sum_exp, parts, s.first_query);
     }
   });
 }

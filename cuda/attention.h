@@ -17,7 +17,9 @@ struct AttentionLaunch {
   SequenceView sequences[kSequences];
   int64_t heads, kv_heads, group, head_dimension, window;
   float scale;
-  __device__ bool sees(int64_t query_index, int64_t key) const { return key <= query_index && (window == 0 || key > query_index - window); }
+  __device__ bool sees(int64_t query_index, int64_t key) const {
+    return key <= query_index && (window == 0 || key > query_index - window);
+  }
 };
 static_assert(sizeof(AttentionLaunch) < 3600, "arguments of a kernel take at most 4 KiB");
 
@@ -27,6 +29,11 @@ inline View head_view(const char *op, Rows x, int64_t head_dimension) {
   v.aligned = v.aligned && head_dimension % 8 == 0;
   return v;
 }
+
+// On tensor cores, for q, k, v in bf16 with aligned rows and heads of 64 or 128 (attention_bf16.cu).
+bool takes_bf16_attention(const AttentionLaunch &launch, unsigned count, const View &q);
+void bf16_attention(cudaStream_t stream, const AttentionLaunch &launch, unsigned count, int64_t queries, const View &q,
+                    const View &out, float *log_sum_exp);
 
 void check_attention(const AttentionShape &shape, std::span<const AttentionSequence> sequences, bool training);
 
@@ -41,7 +48,8 @@ void for_launches(const char *op, const AttentionShape &shape, std::span<const A
     int64_t queries = 0, keys = 0;
     for (size_t i = 0; i < count; i++) {
       const AttentionSequence &s = sequences[first + i];
-      launch.sequences[i] = {s.first_query, s.queries, s.key_count, head_view(op, s.keys, shape.head_dimension), head_view(op, s.values, shape.head_dimension)};
+      launch.sequences[i] = {s.first_query, s.queries, s.key_count, head_view(op, s.keys, shape.head_dimension),
+                             head_view(op, s.values, shape.head_dimension)};
       queries = std::max(queries, s.queries);
       keys = std::max(keys, s.key_count);
     }
@@ -51,7 +59,8 @@ void for_launches(const char *op, const AttentionShape &shape, std::span<const A
 
 // The head h of `count` rows from `first` on, rows of x chosen by row_of(i), into tile[i * pitch + column]; rows beyond are 0.
 template <class RowOf>
-__device__ __forceinline__ void load_head_rows(const View &x, int64_t h, int rows, int threads, float *tile, int pitch, const RowOf &row_of) {
+__device__ __forceinline__ void load_head_rows(const View &x, int64_t h, int rows, int threads, float *tile, int pitch,
+                                               const RowOf &row_of) {
   const int groups = static_cast<int>((h + 7) / 8);
   for (int i = static_cast<int>(threadIdx.x); i < rows * groups; i += threads) {
     const int r = i / groups, d = i % groups * 8;
@@ -63,7 +72,7 @@ __device__ __forceinline__ void load_head_rows(const View &x, int64_t h, int row
   }
 }
 
-// Calls body.template operator()<largest head dimension, rows, keys>() with the tile that fits into 48 KiB.
+// Calls body.template operator()<kHead>() with the size of head that the tiles are made for.
 template <class Body>
 void with_head_size(const char *op, int64_t head_dimension, Body &&body) {
   if (head_dimension <= 64) body.template operator()<64>();

@@ -12,7 +12,8 @@ namespace {
 constexpr int kDotThreads = 128;
 
 // D[t, head] = <dout, out>; a warp takes a head of a token.
-__global__ void __launch_bounds__(kDotThreads) output_dots_kernel(int64_t first, int64_t count, int64_t heads, int64_t h, View out, View dout, float *dots) {
+__global__ void __launch_bounds__(kDotThreads)
+    output_dots_kernel(int64_t first, int64_t count, int64_t heads, int64_t h, View out, View dout, float *dots) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * (kDotThreads / 32) + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x % 32);
   if (i >= count) return;
@@ -29,14 +30,17 @@ struct QueryTile {
 };
 
 template <int kHead>
-__global__ void __launch_bounds__(QueryTile<kHead>::kThreads) query_gradient_kernel(AttentionLaunch a, View q, View dout, const float *log_sum_exp,
-                                                                                   const float *dots, View dq) {
+__global__ void __launch_bounds__(QueryTile<kHead>::kThreads)
+    query_gradient_kernel(AttentionLaunch a, View q, View dout, const float *log_sum_exp, const float *dots, View dq) {
   constexpr int kRows = QueryTile<kHead>::kRows, kKeys = QueryTile<kHead>::kKeys, kThreads = QueryTile<kHead>::kThreads;
-  __shared__ float query_tile[kRows * (kHead + 1)], dout_tile[kRows * (kHead + 1)], key_tile[kKeys * (kHead + 1)], slopes[kRows * (kKeys + 1)];
+  __shared__ float query_tile[kRows * (kHead + 1)], dout_tile[kRows * (kHead + 1)], key_tile[kKeys * (kHead + 1)],
+      slopes[kRows * (kKeys + 1)];
   const SequenceView &s = a.sequences[blockIdx.z];
-  const int64_t h = a.head_dimension, kv = blockIdx.y, first_row = static_cast<int64_t>(blockIdx.x) * kRows, rows = s.queries * a.group;
+  const int64_t h = a.head_dimension, kv = blockIdx.y, first_row = static_cast<int64_t>(blockIdx.x) * kRows,
+                rows = s.queries * a.group;
   if (first_row >= rows) return;
-  const int pitch = static_cast<int>(h) | 1, mine = static_cast<int>(threadIdx.x) / 4, quarter = static_cast<int>(threadIdx.x) % 4;
+  const int pitch = static_cast<int>(h) | 1, mine = static_cast<int>(threadIdx.x) / 4,
+            quarter = static_cast<int>(threadIdx.x) % 4;
   const int64_t row = first_row + mine, query = row / a.group, head = kv * a.group + row % a.group, t = s.first_query + query;
   const int64_t last = min(first_row + kRows - 1, rows - 1) / a.group, first_query = first_row / a.group;
   const auto query_row = [&](int i, int64_t &token, int64_t &column) {
@@ -103,15 +107,17 @@ struct KeyTile {
 };
 
 template <int kHead>
-__global__ void __launch_bounds__(KeyTile<kHead>::kThreads) key_gradient_kernel(AttentionLaunch a, View q, View dout, const float *log_sum_exp,
-                                                                                const float *dots, View dk, View dv) {
+__global__ void __launch_bounds__(KeyTile<kHead>::kThreads)
+    key_gradient_kernel(AttentionLaunch a, View q, View dout, const float *log_sum_exp, const float *dots, View dk, View dv) {
   constexpr int kRows = KeyTile<kHead>::kRows, kKeys = KeyTile<kHead>::kKeys, kThreads = KeyTile<kHead>::kThreads;
-  __shared__ float key_tile[kKeys * (kHead + 1)], value_tile[kKeys * (kHead + 1)], query_tile[kRows * (kHead + 1)], dout_tile[kRows * (kHead + 1)];
+  __shared__ float key_tile[kKeys * (kHead + 1)], value_tile[kKeys * (kHead + 1)], query_tile[kRows * (kHead + 1)],
+      dout_tile[kRows * (kHead + 1)];
   __shared__ float weights[kKeys * (kRows + 1)], slopes[kKeys * (kRows + 1)];
   const SequenceView &s = a.sequences[blockIdx.z];
   const int64_t h = a.head_dimension, kv = blockIdx.y, first_key = static_cast<int64_t>(blockIdx.x) * kKeys;
   if (first_key >= s.key_count) return;
-  const int pitch = static_cast<int>(h) | 1, mine = static_cast<int>(threadIdx.x) / 4, quarter = static_cast<int>(threadIdx.x) % 4;
+  const int pitch = static_cast<int>(h) | 1, mine = static_cast<int>(threadIdx.x) / 4,
+            quarter = static_cast<int>(threadIdx.x) % 4;
   const int64_t key = first_key + mine;
   const auto key_row = [&](int i, int64_t &token, int64_t &column) {
     token = first_key + i, column = kv * h;
@@ -119,7 +125,8 @@ __global__ void __launch_bounds__(KeyTile<kHead>::kThreads) key_gradient_kernel(
   };
   load_head_rows(s.keys, h, kKeys, kThreads, key_tile, pitch, key_row);
   load_head_rows(s.values, h, kKeys, kThreads, value_tile, pitch, key_row);
-  const int64_t end_query = a.window > 0 ? min(s.queries, first_key + kKeys - 1 + a.window) : s.queries, end_row = end_query * a.group;
+  const int64_t end_query = a.window > 0 ? min(s.queries, first_key + kKeys - 1 + a.window) : s.queries,
+                end_row = end_query * a.group;
   float key_gradient[kHead / 4] = {}, value_gradient[kHead / 4] = {};
   for (int64_t first_row = first_key * a.group; first_row < end_row; first_row += kRows) {
     const auto query_row = [&](int i, int64_t &token, int64_t &column) {
@@ -144,7 +151,8 @@ __global__ void __launch_bounds__(KeyTile<kHead>::kThreads) key_gradient_kernel(
     }
 #pragma unroll
     for (int j = 0; j < kRows / 4; j++) {
-      const int64_t row = first_row + quarter + 4 * j, query = row / a.group, pair = (s.first_query + query) * a.heads + kv * a.group + row % a.group;
+      const int64_t row = first_row + quarter + 4 * j, query = row / a.group,
+                    pair = (s.first_query + query) * a.heads + kv * a.group + row % a.group;
       const bool seen = row < end_row && key < s.key_count && a.sees(query, key);
       const float p = seen ? expf(scores[j] * a.scale - log_sum_exp[pair]) : 0.0f;
       weights[mine * (kRows + 1) + quarter + 4 * j] = p;
@@ -176,8 +184,8 @@ __global__ void __launch_bounds__(KeyTile<kHead>::kThreads) key_gradient_kernel(
 
 }  // namespace
 
-void CudaBackend::attention_backward(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out, const float *log_sum_exp,
-                                     Rows dout, Rows dq, Rows dk, Rows dv) {
+void CudaBackend::attention_backward(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out,
+                                     const float *log_sum_exp, Rows dout, Rows dq, Rows dk, Rows dv) {
   const char *op = "attention_backward";
   check_attention(shape, sequences, true);
   const int64_t h = shape.head_dimension, heads = shape.heads;
@@ -192,16 +200,17 @@ void CudaBackend::attention_backward(const AttentionShape &shape, std::span<cons
       const SequenceView &s = launch.sequences[i];
       const int64_t pairs = s.queries * heads;
       if (pairs == 0) continue;
-      MOE_LAUNCH((output_dots_kernel), blocks_for(pairs, kDotThreads / 32), kDotThreads, 0, on(), s.first_query, pairs, heads, h, out_view, dout_view, dots);
+      MOE_LAUNCH((output_dots_kernel), blocks_for(pairs, kDotThreads / 32), kDotThreads, 0, on(), s.first_query, pairs, heads, h,
+                 out_view, dout_view, dots);
     }
     with_head_size(op, h, [&]<int kHead>() {
       const auto kv_heads = static_cast<unsigned>(shape.kv_heads);
       const dim3 query_grid(blocks_for(queries * launch.group, QueryTile<kHead>::kRows), kv_heads, count);
-      MOE_LAUNCH((query_gradient_kernel<kHead>), query_grid, QueryTile<kHead>::kThreads, 0, on(), launch, queries_view, dout_view, log_sum_exp,
-                 static_cast<const float *>(dots), dq_view);
+      MOE_LAUNCH((query_gradient_kernel<kHead>), query_grid, QueryTile<kHead>::kThreads, 0, on(), launch, queries_view, dout_view,
+                 log_sum_exp, static_cast<const float *>(dots), dq_view);
       const dim3 key_grid(blocks_for(keys, KeyTile<kHead>::kKeys), kv_heads, count);
-      MOE_LAUNCH((key_gradient_kernel<kHead>), key_grid, KeyTile<kHead>::kThreads, 0, on(), launch, queries_view, dout_view, log_sum_exp,
-                 static_cast<const float *>(dots), dk_view, dv_view);
+      MOE_LAUNCH((key_gradient_kernel<kHead>), key_grid, KeyTile<kHead>::kThreads, 0, on(), launch, queries_view, dout_view,
+                 log_sum_exp, static_cast<const float *>(dots), dk_view, dv_view);
     });
   });
 }

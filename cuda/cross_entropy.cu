@@ -1,7 +1,7 @@
 // The vocabulary head with its loss, without ever holding the logits [n, V]. With z = h W^T,
 //   nll = logsumexp(z) - z_label,   dh = scale (softmax(z) W - W_label)
-// and softmax(z) W is attention with keys = values = W: one pass with an online softmax (Milakov & Gimelshein 2018), two products for
-// each chunk of the vocabulary. The chunks follow in order, so sums have one order.
+// and softmax(z) W is attention with keys = values = W: one pass with an online softmax (Milakov & Gimelshein 2018), two products
+// for each chunk of the vocabulary. The chunks follow in order, so sums have one order.
 #include <cmath>
 
 #include "cuda/check_index.h"
@@ -12,7 +12,7 @@ namespace moe::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kChunk = 4096;            // rows of the vocabulary
+constexpr int64_t kChunk = 4096;               // rows of the vocabulary
 constexpr int64_t kLogits = int64_t{4} << 20;  // logits that exist at a time
 
 // The running softmax of each row: maximum, sum of exponentials, logit of the label.
@@ -32,8 +32,9 @@ __device__ __forceinline__ float block_max(float x) {
 }
 
 // Logits z[t] of the vocabulary [first, first + n) become exponentials; what was summed before is scaled to the new maximum.
-__global__ void __launch_bounds__(kThreads) take_chunk_kernel(int64_t first, int64_t n, int64_t vocabulary, int64_t row, float *logits, const int32_t *labels,
-                                                              Running running, int64_t d, float *weighted, int64_t weighted_stride, BadIndex *bad) {
+__global__ void __launch_bounds__(kThreads)
+    take_chunk_kernel(int64_t first, int64_t n, int64_t vocabulary, int64_t row, float *logits, const int32_t *labels,
+                      Running running, int64_t d, float *weighted, int64_t weighted_stride, BadIndex *bad) {
   const int64_t t = blockIdx.x;
   float *z = logits + t * n;
   const int64_t label = checked_index(labels[t], vocabulary, row + t, bad, IndexOf::label);
@@ -81,14 +82,18 @@ struct Finish {
 };
 
 Rows from_row(Rows x, int64_t row) {
-  if (x.data) x.data = static_cast<char *>(x.data) + row * x.stride * (x.dtype == DType::bf16 ? 2 : 4);
+  if (x.data) x.data = static_cast<char *>(x.data) + row * row_bytes(x.dtype, x.stride);
   return x;
 }
 
 }  // namespace
 
-void CudaBackend::cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, const int32_t *labels, float *nll, float scale, Rows dh) {
+void CudaBackend::cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, const int32_t *labels, float *nll, float scale,
+                                Rows dh) {
   if (dh.data && dh.dtype != DType::f32) fail(Code::invalid, "cross_entropy: the gradient needs f32 rows");
+  if (hidden.dtype == DType::i8 && (dh.data || !dtype_info(w.dtype).quantized)) {
+    fail(Code::invalid, "cross_entropy: int8 hidden states need quantized weights and give no gradient");
+  }
   index_limits_[static_cast<int>(IndexOf::label)] = w.rows;
   const int64_t chunk = std::min(kChunk, w.rows), most = std::min(tokens, kLogits / chunk), d = w.columns;
   for (int64_t first = 0; first < tokens; first += most) {
@@ -101,13 +106,14 @@ void CudaBackend::cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, co
       const int64_t n = std::min(chunk, w.rows - v);
       const Matrix part{w.dtype, n, d, static_cast<const char *>(w.data) + v * row_bytes(w.dtype, d)};
       matmul(rows, x, part, f32_rows(logits, n), Store::set);
-      MOE_LAUNCH((take_chunk_kernel), blocks_for(rows, 1), kThreads, 0, on(), v, n, w.rows, first, logits, labels + first, running, d,
-                 static_cast<float *>(gradient.data), gradient.stride, static_cast<BadIndex *>(bad_index_.data()));
+      MOE_LAUNCH((take_chunk_kernel), blocks_for(rows, 1), kThreads, 0, on(), v, n, w.rows, first, logits, labels + first,
+                 running, d, static_cast<float *>(gradient.data), gradient.stride, static_cast<BadIndex *>(bad_index_.data()));
       if (gradient.data) matmul_transposed(rows, f32_rows(logits, n), part, gradient, v == 0 ? Store::set : Store::add);
     }
     with_weight_type("cross_entropy", w.dtype, [&]<DType kType>() {
-      const Finish<kType> finish{stored(w), labels + first, running, nll + first, scale, gradient.data ? view("cross_entropy", gradient) : View{}};
-      for_eights("cross_entropy", on(), rows, gradient.data ? d : 8, finish);
+      const Finish<kType> finish{stored(w),   labels + first, running,
+                                 nll + first, scale,          gradient.data ? view("cross_entropy", gradient) : View{}};
+      for_eights(on(), rows, gradient.data ? d : 8, finish);
     });
   }
 }

@@ -10,12 +10,16 @@ namespace {
 void require_driver_and_device(int device) {
   int driver = 0, count = 0;
   check(cudaDriverGetVersion(&driver), "version of the driver");
-  if (driver == 0) fail(Code::device, "cuda: no driver: install the NVIDIA driver of this system (the library needs CUDA ", CUDART_VERSION / 1000, ")");
+  if (driver == 0)
+    fail(Code::device, "cuda: no driver: install the NVIDIA driver of this system (the library needs CUDA ",
+         CUDART_VERSION / 1000, ")");
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error == cudaErrorInsufficientDriver) {
-    fail(Code::device, "cuda: the driver is too old: expected CUDA ", CUDART_VERSION / 1000, " or later, found ", driver / 1000, ".", driver % 1000 / 10);
+    fail(Code::device, "cuda: the driver is too old: expected CUDA ", CUDART_VERSION / 1000, " or later, found ", driver / 1000,
+         ".", driver % 1000 / 10);
   }
-  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) fail(Code::device, "cuda: the driver is there, but it finds no device");
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+    fail(Code::device, "cuda: the driver is there, but it finds no device");
   check(error, "the devices of the driver");
   if (device < 0 || device >= count) fail(Code::device, "cuda: device ", device, ": expected 0 to ", count - 1);
 }
@@ -31,8 +35,10 @@ int attribute(int device, cudaDeviceAttr which) {
 CudaBackend::CudaBackend(int device) : device_(device) {
   require_driver_and_device(device);
   select();
-  const int major = attribute(device, cudaDevAttrComputeCapabilityMajor), minor = attribute(device, cudaDevAttrComputeCapabilityMinor);
-  if (10 * major + minor < 75) fail(Code::device, "cuda: device ", device, ": expected compute capability 7.5 or later, found ", major, ".", minor);
+  const int major = attribute(device, cudaDevAttrComputeCapabilityMajor),
+            minor = attribute(device, cudaDevAttrComputeCapabilityMinor);
+  if (10 * major + minor < 75)
+    fail(Code::device, "cuda: device ", device, ": expected compute capability 7.5 or later, found ", major, ".", minor);
   tensor_cores_ = major >= 8;
   name_ = text("cuda:", device, " sm_", major, minor, tensor_cores_ ? " bf16" : "");
   stream_.create();
@@ -46,7 +52,7 @@ CudaBackend::~CudaBackend() {
   if (stream_.get()) cudaStreamSynchronize(stream_.get());
 }
 
-void *CudaBackend::allocate(size_t bytes) {
+Memory CudaBackend::allocate(size_t bytes) {
   select();
   void *memory = nullptr;
   const cudaError_t error = cudaMalloc(&memory, std::max<size_t>(bytes, 1));
@@ -57,11 +63,7 @@ void *CudaBackend::allocate(size_t bytes) {
     fail(Code::no_memory, name_, ": ", bytes, " bytes are needed, ", free_bytes, " of ", total, " are free");
   }
   check(error, "memory of the device");
-  return memory;
-}
-void CudaBackend::release(void *memory) noexcept {
-  cudaSetDevice(device_);
-  cudaFree(memory);
+  return Memory(static_cast<std::byte *>(memory), [](std::byte *data) noexcept { cudaFree(data); });  // of whatever device
 }
 
 void CudaBackend::upload(void *to, const void *from, size_t bytes) {

@@ -17,8 +17,7 @@ class CudaBackend final : public Backend {
   bool fast_int8() const override { return false; }
 
   bool host_memory() const override { return false; }
-  void *allocate(size_t bytes) override;
-  void release(void *memory) noexcept override;
+  Memory allocate(size_t bytes) override;
   void upload(void *to, const void *from, size_t bytes) override;
   void download(void *to, const void *from, size_t bytes) override;
   void synchronize() override;
@@ -28,7 +27,8 @@ class CudaBackend final : public Backend {
   void outer_product(int64_t tokens, int64_t m, int64_t n, Rows v, Rows x, float *g, bool transposed) override;
   void embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) override;
   void rms_norm(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows y, Store store) override;
-  void rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx, Store store) override;
+  void rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx,
+                         Store store) override;
   void fill(int64_t n, float value, float *x) override;
   void copy(int64_t tokens, int64_t n, Rows x, Rows y, Store store) override;
   void gather(int64_t rows, int64_t n, Rows x, const int32_t *index, Rows y) override;
@@ -37,13 +37,14 @@ class CudaBackend final : public Backend {
   void row_dots(int64_t tokens, int64_t n, Rows x, Rows y, float constant, float *out, int64_t stride) override;
   void dropout(int64_t tokens, int64_t n, Rows x, float p, uint64_t seed, uint64_t stream, Rows y) override;
   void add_bias(int64_t tokens, int64_t n, const float *bias, Rows y) override;
-  void rotary_table(int64_t tokens, int64_t head_dimension, const int32_t *positions, const float *inverse_frequency, float factor,
-                    float *table) override;
+  void rotary_table(int64_t tokens, int64_t head_dimension, const int32_t *positions, const float *inverse_frequency,
+                    float factor, float *table) override;
   void rotary(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight, float epsilon,
               const float *table, Rows out) override;
   void rotary_backward(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight, float epsilon,
                        const float *table, Rows dout, Rows din) override;
-  void attention(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out, float *log_sum_exp) override;
+  void attention(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out,
+                 float *log_sum_exp) override;
   void attention_backward(const AttentionShape &shape, std::span<const AttentionSequence> sequences, Rows q, Rows out,
                           const float *log_sum_exp, Rows dout, Rows dq, Rows dk, Rows dv) override;
   void gated_activation(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows h) override;
@@ -51,7 +52,8 @@ class CudaBackend final : public Backend {
   void router(const RouterShape &shape, Rows u, const float *weight, const float *bias, const RouterState &state) override;
   void router_backward(const RouterShape &shape, Rows u, const float *weight, const RouterState &state, const float *dgates,
                        const RouterLossGradient &losses, float *dz, float *dweight, float *dbias, Rows du) override;
-  void cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, const int32_t *labels, float *nll, float scale, Rows dh) override;
+  void cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, const int32_t *labels, float *nll, float scale,
+                     Rows dh) override;
   void adamw(int64_t n, float *p, const float *g, float *m, float *v, const AdamW &options) override;
   double sum_of_squares(int64_t n, const float *x) override;
 
@@ -75,7 +77,7 @@ class CudaBackend final : public Backend {
   Stream stream_;
   Blas blas_;
   GrowingBuffer scratch_, logits_;
-  DeviceBuffer bad_index_;      // see check_index.h
+  DeviceBuffer bad_index_;        // see check_index.h
   int64_t index_limits_[2] = {};  // of the last op of each kind
 };
 

@@ -16,16 +16,18 @@
 #include "cuda_host/device.h"
 #define MOE_TEXT_OF_LINE_(line) #line
 #define MOE_TEXT_OF_LINE(line) MOE_TEXT_OF_LINE_(line)
-#define MOE_LAUNCH(kernel, grid, block, shared, stream, ...)                                                                    \
-  (::cuda_host::launch_kernel(#kernel " at " __FILE__ ":" MOE_TEXT_OF_LINE(__LINE__), MOE_UNPACK kernel, grid, block, shared,  \
-                              stream, __VA_ARGS__),                                                                             \
+#define MOE_LAUNCH(kernel, grid, block, shared, stream, ...)                                                                  \
+  (::cuda_host::launch_kernel(#kernel " at " __FILE__ ":" MOE_TEXT_OF_LINE(__LINE__), MOE_UNPACK kernel, grid, block, shared, \
+                              stream, __VA_ARGS__),                                                                           \
    ::moe::cuda::check(cudaGetLastError(), #kernel))
 #define MOE_DYNAMIC_SHARED(type, name) type *const name = static_cast<type *>(::cuda_host::dynamic_shared())
 #else
 // The kernel stands in parentheses, so that the commas of its template arguments do not end a macro argument.
+// clang-format off
 #define MOE_LAUNCH(kernel, grid, block, shared, stream, ...)                   \
   ((MOE_UNPACK kernel)<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__), \
    ::moe::cuda::check(cudaGetLastError(), #kernel))
+// clang-format on
 #define MOE_DYNAMIC_SHARED(type, name)                              \
   extern __shared__ __align__(16) unsigned char moe_shared_block[]; \
   type *const name = reinterpret_cast<type *>(moe_shared_block)
@@ -43,7 +45,8 @@ inline void check(cudaError_t error, const char *what) {
 }
 inline void check(cublasStatus_t status, const char *what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  fail(status == CUBLAS_STATUS_ALLOC_FAILED ? Code::no_memory : Code::device, "cuda: ", what, ": ", cublasGetStatusString(status));
+  fail(status == CUBLAS_STATUS_ALLOC_FAILED ? Code::no_memory : Code::device, "cuda: ", what, ": ",
+       cublasGetStatusString(status));
 }
 
 // Blocks of `block` threads for `count` threads.

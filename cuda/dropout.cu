@@ -1,6 +1,6 @@
-// Inverted dropout (Srivastava et al. 2014): y = x mask / (1 - p), with the mask of lib/cpu/dropout.cpp: element (t, j) of rows of n
-// takes word (j / 16) % 4 of Philox block t * 16 ceil(n / 64) + (j / 64) * 16 + j % 16. A thread makes one block and so decides
-// four elements that stand 16 apart; 16 neighbouring threads touch neighbouring values.
+// Inverted dropout (Srivastava et al. 2014): y = x mask / (1 - p), with the mask of lib/cpu/dropout.cpp: element (t, j) of rows
+// of n takes word (j / 16) % 4 of Philox block t * 16 ceil(n / 64) + (j / 64) * 16 + j % 16. A thread makes one block and so
+// decides four elements that stand 16 apart; 16 neighbouring threads touch neighbouring values.
 #include <cmath>
 
 #include "cuda/cuda_backend.h"
@@ -24,8 +24,8 @@ __device__ __forceinline__ void philox(uint64_t index, uint64_t stream, uint64_t
   }
 }
 
-__global__ void __launch_bounds__(256) dropout_kernel(int64_t count, unsigned row_blocks, int64_t n, View x, View y, uint32_t threshold, float scale,
-                                                      uint64_t seed, uint64_t stream) {
+__global__ void __launch_bounds__(256) dropout_kernel(int64_t count, unsigned row_blocks, int64_t n, View x, View y,
+                                                      uint32_t threshold, float scale, uint64_t seed, uint64_t stream) {
   const int64_t block = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (block >= count) return;
   const int64_t t = block / row_blocks, in_row = block % row_blocks, first = in_row / 16 * 64 + in_row % 16;
@@ -46,8 +46,8 @@ void CudaBackend::dropout(int64_t tokens, int64_t n, Rows x, float p, uint64_t s
   const auto scale = static_cast<float>(1 / (1 - static_cast<double>(p)));
   const int64_t row_blocks = (n + 63) / 64 * 16, count = tokens * row_blocks;
   if (count == 0) return;
-  MOE_LAUNCH((dropout_kernel), blocks_for(count, 256), 256, 0, on(), count, static_cast<unsigned>(row_blocks), n, view("dropout", x),
-             view("dropout", y), threshold, scale, seed, stream);
+  MOE_LAUNCH((dropout_kernel), blocks_for(count, 256), 256, 0, on(), count, static_cast<unsigned>(row_blocks), n,
+             view("dropout", x), view("dropout", y), threshold, scale, seed, stream);
 }
 
 }  // namespace moe::cuda

@@ -26,7 +26,7 @@ struct Expand {
 void CudaBackend::embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) {
   index_limits_[static_cast<int>(IndexOf::embedding)] = w.rows;
   with_weight_type("embedding", w.dtype, [&]<DType kType>() {
-    for_eights("embedding", on(), tokens, w.columns,
+    for_eights(on(), tokens, w.columns,
                Expand<kType>{ids, stored(w), scale, view("embedding", out), static_cast<BadIndex *>(bad_index_.data())});
   });
 }

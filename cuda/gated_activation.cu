@@ -53,12 +53,13 @@ struct Backward {
 
 void CudaBackend::gated_activation(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows h) {
   const char *op = "gated_activation";
-  for_eights(op, on(), tokens, f, Forward{view(op, a), view(op, b), view(op, h), f, phi});
+  for_eights(on(), tokens, f, Forward{view(op, a), view(op, b), any_view(op, h), f, phi});
 }
 
-void CudaBackend::gated_activation_backward(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows dh, Rows da, Rows db) {
+void CudaBackend::gated_activation_backward(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows dh, Rows da,
+                                            Rows db) {
   const char *op = "gated_activation_backward";
-  for_eights(op, on(), tokens, f, Backward{view(op, a), view(op, b), view(op, dh), view(op, da), view(op, db), f, phi});
+  for_eights(on(), tokens, f, Backward{view(op, a), view(op, b), view(op, dh), view(op, da), view(op, db), f, phi});
 }
 
 }  // namespace moe::cuda

@@ -9,18 +9,23 @@ namespace {
 
 constexpr int kTile = 64, kDepth = 32, kThreads = 128, kPitch = kDepth + 8;
 
-__device__ __forceinline__ uint32_t bf16_pair(float low, float high) { return bf16_bits(low) | static_cast<uint32_t>(bf16_bits(high)) << 16; }
+__device__ __forceinline__ uint32_t bf16_pair(float low, float high) {
+  return bf16_bits(low) | static_cast<uint32_t>(bf16_bits(high)) << 16;
+}
 __device__ __forceinline__ void put8(uint16_t *to, const float *v) {
-  *reinterpret_cast<uint4 *>(to) = make_uint4(bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]), bf16_pair(v[6], v[7]));
+  *reinterpret_cast<uint4 *>(to) =
+      make_uint4(bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]), bf16_pair(v[6], v[7]));
 }
 __device__ __forceinline__ uint32_t pair_at(const uint16_t *tile, int row, int column) {
   return *reinterpret_cast<const uint32_t *>(tile + row * kPitch + column);
 }
 
 template <DType kType, bool kTransposed>
-__global__ void __launch_bounds__(kThreads) bf16_product_kernel(int64_t tokens, int64_t inner, int64_t outer, View x, Stored w, View y, bool add) {
+__global__ void __launch_bounds__(kThreads)
+    bf16_product_kernel(int64_t tokens, int64_t inner, int64_t outer, View x, Stored w, View y, bool add) {
   __shared__ __align__(16) uint16_t left[kTile * kPitch], right[kTile * kPitch];  // [token][depth], [output][depth]
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32, row = warp / 2 * 32, column = warp % 2 * 32;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32, row = warp / 2 * 32,
+            column = warp % 2 * 32;
   const int64_t first_output = static_cast<int64_t>(blockIdx.x) * kTile, first_token = static_cast<int64_t>(blockIdx.y) * kTile;
   float sums[2][4][4] = {};
   for (int64_t k = 0; k < inner; k += kDepth) {
@@ -67,7 +72,8 @@ __global__ void __launch_bounds__(kThreads) bf16_product_kernel(int64_t tokens, 
     for (int j = 0; j < 4; j++)
 #pragma unroll
       for (int part = 0; part < 4; part++) {
-        const int64_t t = first_token + row + 16 * i + lane / 4 + 8 * (part / 2), o = first_output + column + 8 * j + 2 * (lane % 4) + part % 2;
+        const int64_t t = first_token + row + 16 * i + lane / 4 + 8 * (part / 2),
+                      o = first_output + column + 8 * j + 2 * (lane % 4) + part % 2;
         if (t < tokens && o < outer) store1(y, t, o, add ? load1(y, t, o) + sums[i][j][part] : sums[i][j][part]);
       }
 }
@@ -77,8 +83,12 @@ __global__ void __launch_bounds__(kThreads) bf16_product_kernel(int64_t tokens, 
 void bf16_product(cudaStream_t stream, const Product &p) {
   const dim3 grid(blocks_for(p.outer(), kTile), blocks_for(p.tokens, kTile));
   with_weight_type("matmul", p.type, [&]<DType kType>() {
-    if (p.transposed) MOE_LAUNCH((bf16_product_kernel<kType, true>), grid, kThreads, 0, stream, p.tokens, p.inner(), p.outer(), p.x, p.w, p.y, p.add);
-    else MOE_LAUNCH((bf16_product_kernel<kType, false>), grid, kThreads, 0, stream, p.tokens, p.inner(), p.outer(), p.x, p.w, p.y, p.add);
+    if (p.transposed)
+      MOE_LAUNCH((bf16_product_kernel<kType, true>), grid, kThreads, 0, stream, p.tokens, p.inner(), p.outer(), p.x, p.w, p.y,
+                 p.add);
+    else
+      MOE_LAUNCH((bf16_product_kernel<kType, false>), grid, kThreads, 0, stream, p.tokens, p.inner(), p.outer(), p.x, p.w, p.y,
+                 p.add);
   });
 }
 

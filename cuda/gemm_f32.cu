@@ -9,7 +9,8 @@ namespace {
 constexpr int kTile = 64, kDepth = 32, kThreads = 256, kPitch = kTile + 1;
 
 template <DType kType, bool kTransposed>
-__global__ void __launch_bounds__(kThreads) f32_product_kernel(int64_t tokens, int64_t inner, int64_t outer, View x, Stored w, View y, bool add) {
+__global__ void __launch_bounds__(kThreads)
+    f32_product_kernel(int64_t tokens, int64_t inner, int64_t outer, View x, Stored w, View y, bool add) {
   __shared__ float left[kDepth * kPitch], right[kDepth * kPitch];  // [depth][token], [depth][output]
   const int thread = static_cast<int>(threadIdx.x), tx = thread % 16, ty = thread / 16;
   const int64_t first_output = static_cast<int64_t>(blockIdx.x) * kTile, first_token = static_cast<int64_t>(blockIdx.y) * kTile;
@@ -63,8 +64,12 @@ __global__ void __launch_bounds__(kThreads) f32_product_kernel(int64_t tokens, i
 void f32_product(cudaStream_t stream, const Product &p) {
   const dim3 grid(blocks_for(p.outer(), kTile), blocks_for(p.tokens, kTile));
   with_weight_type("matmul", p.type, [&]<DType kType>() {
-    if (p.transposed) MOE_LAUNCH((f32_product_kernel<kType, true>), grid, kThreads, 0, stream, p.tokens, p.inner(), p.outer(), p.x, p.w, p.y, p.add);
-    else MOE_LAUNCH((f32_product_kernel<kType, false>), grid, kThreads, 0, stream, p.tokens, p.inner(), p.outer(), p.x, p.w, p.y, p.add);
+    if (p.transposed)
+      MOE_LAUNCH((f32_product_kernel<kType, true>), grid, kThreads, 0, stream, p.tokens, p.inner(), p.outer(), p.x, p.w, p.y,
+                 p.add);
+    else
+      MOE_LAUNCH((f32_product_kernel<kType, false>), grid, kThreads, 0, stream, p.tokens, p.inner(), p.outer(), p.x, p.w, p.y,
+                 p.add);
   });
 }
 

@@ -13,7 +13,8 @@ constexpr int kTileM = 16, kTileN = 64, kTokens = 32, kThreads = 256;
 constexpr int64_t kPart = 256;
 
 // sums[part][m][n] of the tokens of a part; a thread holds 4 of the 16 x 64 sums of its block.
-__global__ void __launch_bounds__(kThreads) outer_product_kernel(int64_t tokens, int64_t m, int64_t n, View v, View x, float *sums) {
+__global__ void __launch_bounds__(kThreads)
+    outer_product_kernel(int64_t tokens, int64_t m, int64_t n, View v, View x, float *sums) {
   __shared__ float left[kTokens][kTileM + 1], right[kTokens][kTileN + 1];
   const int thread = static_cast<int>(threadIdx.x), column = thread % kTileN, row = thread / kTileN;
   const int64_t first_n = static_cast<int64_t>(blockIdx.x) * kTileN, first_m = static_cast<int64_t>(blockIdx.y) * kTileM;
@@ -42,7 +43,8 @@ __global__ void __launch_bounds__(kThreads) outer_product_kernel(int64_t tokens,
   }
 }
 
-__global__ void __launch_bounds__(kThreads) add_parts_kernel(int64_t m, int64_t n, int64_t parts, const float *sums, float *g, bool transposed) {
+__global__ void __launch_bounds__(kThreads)
+    add_parts_kernel(int64_t m, int64_t n, int64_t parts, const float *sums, float *g, bool transposed) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= m * n) return;
   float sum = 0;
@@ -65,15 +67,17 @@ bool CudaBackend::dense(Rows x, const Matrix &w, Rows y) const {
 void CudaBackend::product(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store, bool transposed) {
   const char *op = transposed ? "matmul_transposed" : "matmul";
   require_f32_sum(op, y, store);
-  const Product p{tokens, view(op, x), view(op, y), stored(w), w.dtype, transposed, store == Store::add};
+  const Product p{
+      tokens, transposed ? view(op, x) : any_view(op, x), view(op, y), stored(w), w.dtype, transposed, store == Store::add};
   if (p.tokens == 0 || p.outer() == 0) return;
   if (tokens <= kFewTokens && !transposed) return few_tokens_product(on(), p);
   if (dense(x, w, y)) {
     const float one = 1, keep = p.add ? 1 : 0;
     select();
-    check(cublasGemmEx(blas_.get(), transposed ? CUBLAS_OP_N : CUBLAS_OP_T, CUBLAS_OP_N, as_int(p.outer()), as_int(tokens), as_int(p.inner()), &one,
-                       w.data, data_type(w.dtype), as_int(w.columns), x.data, data_type(x.dtype), as_int(x.stride), &keep, y.data, data_type(y.dtype),
-                       as_int(y.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+    check(cublasGemmEx(blas_.get(), transposed ? CUBLAS_OP_N : CUBLAS_OP_T, CUBLAS_OP_N, as_int(p.outer()), as_int(tokens),
+                       as_int(p.inner()), &one, w.data, data_type(w.dtype), as_int(w.columns), x.data, data_type(x.dtype),
+                       as_int(x.stride), &keep, y.data, data_type(y.dtype), as_int(y.stride), CUBLAS_COMPUTE_32F,
+                       CUBLAS_GEMM_DEFAULT),
           op);
   } else if (tensor_cores_ && x.dtype == DType::bf16 && w.dtype != DType::f32) {
     bf16_product(on(), p);
@@ -83,15 +87,19 @@ void CudaBackend::product(int64_t tokens, Rows x, const Matrix &w, Rows y, Store
 }
 
 void CudaBackend::matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) { product(tokens, x, w, y, store, false); }
-void CudaBackend::matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) { product(tokens, dy, w, dx, store, true); }
+void CudaBackend::matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) {
+  product(tokens, dy, w, dx, store, true);
+}
 
 void CudaBackend::outer_product(int64_t tokens, int64_t m, int64_t n, Rows v, Rows x, float *g, bool transposed) {
   if (tokens == 0 || m * n == 0) return;
   const int64_t parts = (tokens + kPart - 1) / kPart;
   float *const sums = scratch<float>(parts * m * n);
   const dim3 grid(blocks_for(n, kTileN), blocks_for(m, kTileM), blocks_for(parts, 1));
-  MOE_LAUNCH((outer_product_kernel), grid, kThreads, 0, on(), tokens, m, n, view("outer_product", v), view("outer_product", x), sums);
-  MOE_LAUNCH((add_parts_kernel), blocks_for(m * n, kThreads), kThreads, 0, on(), m, n, parts, static_cast<const float *>(sums), g, transposed);
+  MOE_LAUNCH((outer_product_kernel), grid, kThreads, 0, on(), tokens, m, n, view("outer_product", v), view("outer_product", x),
+             sums);
+  MOE_LAUNCH((add_parts_kernel), blocks_for(m * n, kThreads), kThreads, 0, on(), m, n, parts, static_cast<const float *>(sums), g,
+             transposed);
 }
 
 }  // namespace moe::cuda

@@ -16,8 +16,9 @@ struct Product {
   int64_t outer() const { return transposed ? w.columns : w.rows; }
 };
 
-void few_tokens_product(cudaStream_t stream, const Product &p);  // tokens <= kFewTokens, not transposed: dot products with each row
-void f32_product(cudaStream_t stream, const Product &p);         // exact operands
-void bf16_product(cudaStream_t stream, const Product &p);        // both operands rounded to bf16; tensor cores, from sm_80 on
+void few_tokens_product(cudaStream_t stream,
+                        const Product &p);                 // tokens <= kFewTokens, not transposed: dot products with each row
+void f32_product(cudaStream_t stream, const Product &p);   // exact operands
+void bf16_product(cudaStream_t stream, const Product &p);  // both operands rounded to bf16; tensor cores, from sm_80 on
 
 }  // namespace moe::cuda

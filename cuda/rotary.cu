@@ -10,14 +10,16 @@ namespace {
 
 constexpr int kThreads = 128;
 
-__global__ void __launch_bounds__(kThreads) rotary_table_kernel(int64_t count, unsigned half, const int32_t *positions, const float *inverse_frequency,
-                                                                float factor, float *table) {
+__global__ void __launch_bounds__(kThreads) rotary_table_kernel(int64_t count, unsigned half, const int32_t *positions,
+                                                                const float *inverse_frequency, float factor, float *table) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= count) return;
   const int64_t t = i / half, j = i % half;
-  const double angle = static_cast<double>(positions[t]) * static_cast<double>(inverse_frequency[j]);
-  table[2 * half * t + j] = static_cast<float>(cos(angle) * static_cast<double>(factor));
-  table[2 * half * t + half + j] = static_cast<float>(sin(angle) * static_cast<double>(factor));
+  constexpr double kInversePi = 0.31830988618379067154;
+  double sine, cosine;  // of multiples of pi: large angles need no reduction of their own
+  sincospi(static_cast<double>(positions[t]) * static_cast<double>(inverse_frequency[j]) * kInversePi, &sine, &cosine);
+  table[2 * half * t + j] = static_cast<float>(cosine * static_cast<double>(factor));
+  table[2 * half * t + half + j] = static_cast<float>(sine * static_cast<double>(factor));
 }
 
 struct Heads {
@@ -66,7 +68,8 @@ __global__ void __launch_bounds__(kThreads) rotary_backward_kernel(Heads s, View
       const float x = load1(in, t, first + j), y = load1(in, t, first + j + s.half);
       const float dx = load1(dout, t, first + j), dy = load1(dout, t, first + j + s.half);
       squares += x * x + y * y;
-      dots += x * s.norm_weight[j] * (dx * cosines[j] + dy * sines[j]) + y * s.norm_weight[j + s.half] * (dy * cosines[j] - dx * sines[j]);
+      dots += x * s.norm_weight[j] * (dx * cosines[j] + dy * sines[j]) +
+              y * s.norm_weight[j + s.half] * (dy * cosines[j] - dx * sines[j]);
     }
     const float n = static_cast<float>(2 * s.half);
     r = 1 / sqrtf(warp_sum(squares) / n + s.epsilon);
@@ -87,27 +90,29 @@ __global__ void __launch_bounds__(kThreads) rotary_backward_kernel(Heads s, View
 
 }  // namespace
 
-void CudaBackend::rotary_table(int64_t tokens, int64_t head_dimension, const int32_t *positions, const float *inverse_frequency, float factor,
-                               float *table) {
+void CudaBackend::rotary_table(int64_t tokens, int64_t head_dimension, const int32_t *positions, const float *inverse_frequency,
+                               float factor, float *table) {
   const int64_t half = head_dimension / 2, count = tokens * half;
   if (count == 0) return;
-  MOE_LAUNCH((rotary_table_kernel), blocks_for(count, kThreads), kThreads, 0, on(), count, static_cast<unsigned>(half), positions, inverse_frequency,
-             factor, table);
+  MOE_LAUNCH((rotary_table_kernel), blocks_for(count, kThreads), kThreads, 0, on(), count, static_cast<unsigned>(half), positions,
+             inverse_frequency, factor, table);
 }
 
-void CudaBackend::rotary(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight, float epsilon, const float *table,
-                         Rows out) {
+void CudaBackend::rotary(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight, float epsilon,
+                         const float *table, Rows out) {
   const Heads shape{tokens * heads, heads, static_cast<int>(head_dimension / 2), norm_weight, epsilon, table};
   if (shape.count == 0) return;
-  MOE_LAUNCH((rotary_kernel), blocks_for(shape.count, kThreads / 32), kThreads, 0, on(), shape, view("rotary", in), view("rotary", out));
+  MOE_LAUNCH((rotary_kernel), blocks_for(shape.count, kThreads / 32), kThreads, 0, on(), shape, view("rotary", in),
+             view("rotary", out));
 }
 
-void CudaBackend::rotary_backward(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight, float epsilon,
-                                  const float *table, Rows dout, Rows din) {
+void CudaBackend::rotary_backward(int64_t tokens, int64_t heads, int64_t head_dimension, Rows in, const float *norm_weight,
+                                  float epsilon, const float *table, Rows dout, Rows din) {
   const char *op = "rotary_backward";
   const Heads shape{tokens * heads, heads, static_cast<int>(head_dimension / 2), norm_weight, epsilon, table};
   if (shape.count == 0) return;
-  MOE_LAUNCH((rotary_backward_kernel), blocks_for(shape.count, kThreads / 32), kThreads, 0, on(), shape, view(op, in), view(op, dout), view(op, din));
+  MOE_LAUNCH((rotary_backward_kernel), blocks_for(shape.count, kThreads / 32), kThreads, 0, on(), shape, view(op, in),
+             view(op, dout), view(op, din));
 }
 
 }  // namespace moe::cuda

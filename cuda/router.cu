@@ -79,7 +79,8 @@ __device__ void set_gates(const TokenRouting &token) {
   const float scale = token.divides() ? 1 / token.denominator() : 1.0f;
   for (int64_t i = 1; i <= token.shape.experts; i++) {
     float gate = 0;
-    if (token.selected[i - 1]) gate = token.shape.form == GateForm::straight_through && token.is_picked(i) ? 1.0f : token.p[i] * scale;
+    if (token.selected[i - 1])
+      gate = token.shape.form == GateForm::straight_through && token.is_picked(i) ? 1.0f : token.p[i] * scale;
     token.gates[i - 1] = gate;
   }
 }
@@ -96,16 +97,16 @@ __device__ __forceinline__ float warp_softmax(int64_t entries, const float *z, f
   return largest + logf(sum);
 }
 
-__global__ void __launch_bounds__(kThreads) router_kernel(RouterShape s, View u, const float *weight, const float *bias, RouterState state) {
+__global__ void __launch_bounds__(kThreads)
+    router_kernel(RouterShape s, View u, View weight, const float *bias, RouterState state) {
   const int64_t t = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32, entries = s.experts + 1;
   const int lane = static_cast<int>(threadIdx.x % 32);
   if (t >= s.tokens) return;
   float *z = state.z + t * entries;
   for (int64_t i = 0; i < entries; i++) {
-    const View w{reinterpret_cast<char *>(const_cast<float *>(weight)), s.hidden, false, s.hidden % 4 == 0};
     float sum = 0;
     for (int64_t j = 8 * lane; j < s.hidden; j += 256) {
-      const Eight a = load8(u, t, j, s.hidden), b = load8(w, i, j, s.hidden);
+      const Eight a = load8(u, t, j, s.hidden), b = load8(weight, i, j, s.hidden);
       for (int l = 0; l < 8; l++) sum = fmaf(a.v[l], b.v[l], sum);
     }
     sum = warp_sum(sum);
@@ -136,8 +137,8 @@ __device__ void add_gate_gradient(const TokenRouting &token, const float *dgates
 }
 
 // dz holds dp until the end of a token.
-__global__ void __launch_bounds__(kThreads) router_backward_kernel(RouterShape s, RouterState state, const float *dgates, RouterLossGradient losses, float *dz,
-                                                                   float *plain) {
+__global__ void __launch_bounds__(kThreads) router_backward_kernel(RouterShape s, RouterState state, const float *dgates,
+                                                                   RouterLossGradient losses, float *dz, float *plain) {
   const int64_t t = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32, entries = s.experts + 1;
   const int lane = static_cast<int>(threadIdx.x % 32);
   if (t >= s.tokens) return;
@@ -159,7 +160,8 @@ __global__ void __launch_bounds__(kThreads) router_backward_kernel(RouterShape s
   for (int64_t i = lane; i < entries; i += 32) mean = fmaf(p[i], out[i], mean);
   mean = warp_sum(mean);
   const float z_factor = losses.z != 0 ? losses.z * warp_softmax(entries, state.z + t * entries, 1, softmax) : 0.0f;
-  for (int64_t i = lane; i < entries; i += 32) out[i] = p[i] * (out[i] - mean) / s.temperature + (losses.z != 0 ? z_factor * softmax[i] : 0.0f);
+  for (int64_t i = lane; i < entries; i += 32)
+    out[i] = p[i] * (out[i] - mean) / s.temperature + (losses.z != 0 ? z_factor * softmax[i] : 0.0f);
 }
 
 // dbias[i] += sum_t dz[t, i] in double precision; a block takes an entry.
@@ -171,7 +173,8 @@ __global__ void __launch_bounds__(kThreads) bias_kernel(int64_t tokens, int64_t 
 }
 
 void check_shape(const RouterShape &shape) {
-  if (shape.top_k < 1 || shape.top_k > shape.experts + 1) fail(Code::invalid, "router: top_k must be in 1 .. ", shape.experts + 1, ", found ", shape.top_k);
+  if (shape.top_k < 1 || shape.top_k > shape.experts + 1)
+    fail(Code::invalid, "router: top_k must be in 1 .. ", shape.experts + 1, ", found ", shape.top_k);
   if (!(shape.temperature > 0)) fail(Code::invalid, "router: the temperature must be above 0, found ", shape.temperature);
   if (shape.form == GateForm::weighted && shape.top_k == 1) {
     fail(Code::invalid, "router: the weighted form needs top_k of 2 or more: with one entry its gate is constant");
@@ -183,19 +186,25 @@ void check_shape(const RouterShape &shape) {
 void CudaBackend::router(const RouterShape &shape, Rows u, const float *weight, const float *bias, const RouterState &state) {
   check_shape(shape);
   if (shape.tokens == 0) return;
-  MOE_LAUNCH((router_kernel), blocks_for(shape.tokens, kThreads / 32), kThreads, 0, on(), shape, view("router", u), weight, bias, state);
+  MOE_LAUNCH((router_kernel), blocks_for(shape.tokens, kThreads / 32), kThreads, 0, on(), shape, view("router", u),
+             view("router", f32_rows(weight, shape.hidden)), bias, state);
 }
 
-void CudaBackend::router_backward(const RouterShape &shape, Rows u, const float *weight, const RouterState &state, const float *dgates,
-                                  const RouterLossGradient &losses, float *dz, float *dweight, float *dbias, Rows du) {
+void CudaBackend::router_backward(const RouterShape &shape, Rows u, const float *weight, const RouterState &state,
+                                  const float *dgates, const RouterLossGradient &losses, float *dz, float *dweight, float *dbias,
+                                  Rows du) {
   check_shape(shape);
   const int64_t entries = shape.experts + 1;
   if (shape.tokens == 0) return;
   float *const plain = losses.z != 0 ? scratch<float>(shape.tokens * entries) : nullptr;
-  MOE_LAUNCH((router_backward_kernel), blocks_for(shape.tokens, kThreads / 32), kThreads, 0, on(), shape, state, dgates, losses, dz, plain);
+  MOE_LAUNCH((router_backward_kernel), blocks_for(shape.tokens, kThreads / 32), kThreads, 0, on(), shape, state, dgates, losses,
+             dz, plain);
   if (dweight) outer_product(shape.tokens, entries, shape.hidden, f32_rows(dz, entries), u, dweight, false);
-  if (dbias) MOE_LAUNCH((bias_kernel), blocks_for(entries, 1), kThreads, 0, on(), shape.tokens, entries, static_cast<const float *>(dz), dbias);
-  if (du.data) matmul_transposed(shape.tokens, f32_rows(dz, entries), Matrix{DType::f32, entries, shape.hidden, weight}, du, Store::add);
+  if (dbias)
+    MOE_LAUNCH((bias_kernel), blocks_for(entries, 1), kThreads, 0, on(), shape.tokens, entries, static_cast<const float *>(dz),
+               dbias);
+  if (du.data)
+    matmul_transposed(shape.tokens, f32_rows(dz, entries), Matrix{DType::f32, entries, shape.hidden, weight}, du, Store::add);
 }
 
 }  // namespace moe::cuda

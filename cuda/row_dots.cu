@@ -7,7 +7,8 @@ namespace {
 
 constexpr int kThreads = 128;
 
-__global__ void __launch_bounds__(kThreads) row_dots_kernel(int64_t tokens, int64_t n, View x, View y, float constant, float *out, int64_t stride) {
+__global__ void __launch_bounds__(kThreads)
+    row_dots_kernel(int64_t tokens, int64_t n, View x, View y, float constant, float *out, int64_t stride) {
   const int64_t t = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x % 32);
   if (t >= tokens) return;
@@ -24,8 +25,8 @@ __global__ void __launch_bounds__(kThreads) row_dots_kernel(int64_t tokens, int6
 
 void CudaBackend::row_dots(int64_t tokens, int64_t n, Rows x, Rows y, float constant, float *out, int64_t stride) {
   if (tokens == 0) return;
-  MOE_LAUNCH((row_dots_kernel), blocks_for(tokens, kThreads / 32), kThreads, 0, on(), tokens, n, view("row_dots", x), view("row_dots", y), constant, out,
-             stride);
+  MOE_LAUNCH((row_dots_kernel), blocks_for(tokens, kThreads / 32), kThreads, 0, on(), tokens, n, view("row_dots", x),
+             view("row_dots", y), constant, out, stride);
 }
 
 }  // namespace moe::cuda

@@ -9,11 +9,11 @@ namespace moe::cuda {
 namespace {
 
 struct Fill {
-  float *x, value;
+  View x;
+  float value;
   int64_t n;
   __device__ void operator()(int64_t, int64_t j) const {
-    for (int i = 0; i < 8; i++)
-      if (j + i < n) x[j + i] = value;
+    store8(x, 0, j, n, {{value, value, value, value, value, value, value, value}});
   }
 };
 
@@ -44,30 +44,30 @@ struct Move {
 struct AddBias {
   View y;
   int64_t n;
-  const float *bias;
+  View bias;
   __device__ void operator()(int64_t t, int64_t j) const {
     Eight e = load8(y, t, j, n);
-    for (int i = 0; i < 8; i++)
-      if (j + i < n) e.v[i] += bias[j + i];
+    const Eight b = load8(bias, 0, j, n);
+    for (int i = 0; i < 8; i++) e.v[i] += b.v[i];
     store8(y, t, j, n, e);
   }
 };
 
 }  // namespace
 
-void CudaBackend::fill(int64_t n, float value, float *x) { for_eights("fill", on(), 1, n, Fill{x, value, n}); }
+void CudaBackend::fill(int64_t n, float value, float *x) { for_eights(on(), 1, n, Fill{flat_view(x, n), value, n}); }
 
 void CudaBackend::copy(int64_t tokens, int64_t n, Rows x, Rows y, Store store) {
   require_f32_sum("copy", y, store);
-  Move move{view("copy", x), view("copy", y), n};
+  Move move{any_view("copy", x), any_view("copy", y), n};
   move.add = store == Store::add;
-  for_eights("copy", on(), tokens, n, move);
+  for_eights(on(), tokens, n, move);
 }
 
 void CudaBackend::gather(int64_t rows, int64_t n, Rows x, const int32_t *index, Rows y) {
   Move move{view("gather", x), view("gather", y), n};
   move.from = index;
-  for_eights("gather", on(), rows, n, move);
+  for_eights(on(), rows, n, move);
 }
 
 void CudaBackend::scatter(int64_t rows, int64_t n, Rows x, const int32_t *index, Rows y, Store store) {
@@ -75,7 +75,7 @@ void CudaBackend::scatter(int64_t rows, int64_t n, Rows x, const int32_t *index,
   Move move{view("scatter", x), view("scatter", y), n};
   move.to = index;
   move.add = store == Store::add;
-  for_eights("scatter", on(), rows, n, move);
+  for_eights(on(), rows, n, move);
 }
 
 void CudaBackend::scale_rows(int64_t tokens, int64_t n, Rows x, const float *factor, int64_t stride, float constant, Rows y) {
@@ -83,11 +83,11 @@ void CudaBackend::scale_rows(int64_t tokens, int64_t n, Rows x, const float *fac
   move.factor = factor;
   move.factor_stride = stride;
   move.constant = constant;
-  for_eights("scale_rows", on(), tokens, n, move);
+  for_eights(on(), tokens, n, move);
 }
 
 void CudaBackend::add_bias(int64_t tokens, int64_t n, const float *bias, Rows y) {
-  for_eights("add_bias", on(), tokens, n, AddBias{view("add_bias", y), n, bias});
+  for_eights(on(), tokens, n, AddBias{view("add_bias", y), n, flat_view(bias, n)});
 }
 
 }  // namespace moe::cuda

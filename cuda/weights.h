@@ -17,7 +17,8 @@ __device__ __forceinline__ uint64_t read64(const uint8_t *p) {
   } else if constexpr (kAlignment == 4) {
     return *reinterpret_cast<const uint32_t *>(p) | static_cast<uint64_t>(*reinterpret_cast<const uint32_t *>(p + 4)) << 32;
   } else {
-    return read16(p) | static_cast<uint64_t>(read16(p + 2)) << 16 | static_cast<uint64_t>(read16(p + 4)) << 32 | static_cast<uint64_t>(read16(p + 6)) << 48;
+    return read16(p) | static_cast<uint64_t>(read16(p + 2)) << 16 | static_cast<uint64_t>(read16(p + 4)) << 32 |
+           static_cast<uint64_t>(read16(p + 6)) << 48;
   }
 }
 __device__ __forceinline__ int byte_of(uint64_t bytes, int i) { return static_cast<int>(bytes >> (8 * i)) & 255; }
@@ -52,7 +53,8 @@ struct Block<DType::q5_0> {
     const unsigned high = (read16(b + 2) | static_cast<unsigned>(read16(b + 4)) << 16) >> v;
     const uint64_t q = read64<2>(b + 6 + v % 16) >> (v / 16 * 4);
 #pragma unroll
-    for (int i = 0; i < 8; i++) out[i] = static_cast<float>(((byte_of(q, i) & 15) | static_cast<int>(high >> i & 1) << 4) - 16) * d;
+    for (int i = 0; i < 8; i++)
+      out[i] = static_cast<float>(((byte_of(q, i) & 15) | static_cast<int>(high >> i & 1) << 4) - 16) * d;
   }
 };
 template <>
@@ -81,7 +83,8 @@ struct Block<DType::q2_k> {
   static constexpr int kValues = 256, kBytes = 84;
   __device__ static void expand(const uint8_t *b, int v, float *out) {
     const int group = v / 16, scales = b[group];
-    const float s = half_value(read16(b + 80)) * static_cast<float>(scales & 15), m = half_value(read16(b + 82)) * static_cast<float>(scales >> 4);
+    const float s = half_value(read16(b + 80)) * static_cast<float>(scales & 15),
+                m = half_value(read16(b + 82)) * static_cast<float>(scales >> 4);
     const uint64_t q = read64<4>(b + 16 + v / 128 * 32 + v % 32) >> (2 * (v % 128 / 32));
 #pragma unroll
     for (int i = 0; i < 8; i++) out[i] = s * static_cast<float>(byte_of(q, i) & 3) - m;
@@ -93,9 +96,11 @@ struct Block<DType::q3_k> {
   __device__ static void expand(const uint8_t *b, int v, float *out) {
     const int group = v / 16, field = v % 128 / 32;
     const uint8_t *packed = b + 96;
-    const int low = group < 8 ? packed[group] & 15 : packed[group - 8] >> 4, high = (packed[8 + group % 4] >> (2 * (group / 4))) & 3;
+    const int low = group < 8 ? packed[group] & 15 : packed[group - 8] >> 4,
+              high = (packed[8 + group % 4] >> (2 * (group / 4))) & 3;
     const float s = half_value(read16(b + 108)) * static_cast<float>((low | high << 4) - 32);
-    const uint64_t highs = read64<2>(b + v % 32) >> (v / 128 * 4 + field), q = read64<2>(b + 32 + v / 128 * 32 + v % 32) >> (2 * field);
+    const uint64_t highs = read64<2>(b + v % 32) >> (v / 128 * 4 + field),
+                   q = read64<2>(b + 32 + v / 128 * 32 + v % 32) >> (2 * field);
 #pragma unroll
     for (int i = 0; i < 8; i++) out[i] = s * static_cast<float>(((byte_of(q, i) & 3) | (byte_of(highs, i) & 1) << 2) - 4);
   }
@@ -105,7 +110,8 @@ __device__ __forceinline__ void scale_minimum(const uint8_t *packed, int group, 
   if (group < 4) {
     scale = packed[group] & 63, minimum = packed[group + 4] & 63;
   } else {
-    scale = (packed[group + 4] & 15) | (packed[group - 4] >> 6) << 4, minimum = (packed[group + 4] >> 4) | (packed[group] >> 6) << 4;
+    scale = (packed[group + 4] & 15) | (packed[group - 4] >> 6) << 4, minimum = (packed[group + 4] >> 4) | (packed[group] >> 6)
+                                                                                                               << 4;
   }
 }
 template <>
@@ -114,7 +120,8 @@ struct Block<DType::q4_k> {
   __device__ static void expand(const uint8_t *b, int v, float *out) {
     int scale, minimum;
     scale_minimum(b + 4, v / 32, scale, minimum);
-    const float s = half_value(read16(b)) * static_cast<float>(scale), m = half_value(read16(b + 2)) * static_cast<float>(minimum);
+    const float s = half_value(read16(b)) * static_cast<float>(scale),
+                m = half_value(read16(b + 2)) * static_cast<float>(minimum);
     const uint64_t q = read64<8>(b + 16 + v / 64 * 32 + v % 32) >> (4 * (v / 32 % 2));
 #pragma unroll
     for (int i = 0; i < 8; i++) out[i] = s * static_cast<float>(byte_of(q, i) & 15) - m;
@@ -126,8 +133,10 @@ struct Block<DType::q5_k> {
   __device__ static void expand(const uint8_t *b, int v, float *out) {
     int scale, minimum;
     scale_minimum(b + 4, v / 32, scale, minimum);
-    const float s = half_value(read16(b)) * static_cast<float>(scale), m = half_value(read16(b + 2)) * static_cast<float>(minimum);
-    const uint64_t highs = read64<8>(b + 16 + v % 32) >> (v / 32), q = read64<8>(b + 48 + v / 64 * 32 + v % 32) >> (4 * (v / 32 % 2));
+    const float s = half_value(read16(b)) * static_cast<float>(scale),
+                m = half_value(read16(b + 2)) * static_cast<float>(minimum);
+    const uint64_t highs = read64<8>(b + 16 + v % 32) >> (v / 32),
+                   q = read64<8>(b + 48 + v / 64 * 32 + v % 32) >> (4 * (v / 32 % 2));
 #pragma unroll
     for (int i = 0; i < 8; i++) out[i] = s * static_cast<float>((byte_of(q, i) & 15) | (byte_of(highs, i) & 1) << 4) - m;
   }
@@ -138,7 +147,8 @@ struct Block<DType::q6_k> {
   __device__ static void expand(const uint8_t *b, int v, float *out) {
     const int half = v / 128, r = v % 128 / 32;
     const float s = half_value(read16(b + 208)) * static_cast<float>(static_cast<int8_t>(b[192 + v / 16]));
-    const uint64_t q = read64<2>(b + 64 * half + 32 * (r % 2) + v % 32) >> (4 * (r / 2)), highs = read64<2>(b + 128 + 32 * half + v % 32) >> (2 * r);
+    const uint64_t q = read64<2>(b + 64 * half + 32 * (r % 2) + v % 32) >> (4 * (r / 2)),
+                   highs = read64<2>(b + 128 + 32 * half + v % 32) >> (2 * r);
 #pragma unroll
     for (int i = 0; i < 8; i++) out[i] = s * static_cast<float>(((byte_of(q, i) & 15) | (byte_of(highs, i) & 3) << 4) - 32);
   }
@@ -189,7 +199,9 @@ struct Stored {  // a matrix on the device
   int64_t rows, columns, row_bytes;
   __device__ const uint8_t *row(int64_t i) const { return data + i * row_bytes; }
 };
-inline Stored stored(const Matrix &w) { return {static_cast<const uint8_t *>(w.data), w.rows, w.columns, row_bytes(w.dtype, w.columns)}; }
+inline Stored stored(const Matrix &w) {
+  return {static_cast<const uint8_t *>(w.data), w.rows, w.columns, row_bytes(w.dtype, w.columns)};
+}
 
 // Calls body with the type as a template argument: body.template operator()<DType::q4_0>().
 template <class Body>
@@ -197,11 +209,12 @@ void with_weight_type(const char *op, DType type, Body &&body) {
   switch (type) {
 #define MOE_WEIGHT_TYPE(name) \
   case DType::name: return body.template operator()<DType::name>();
-    MOE_WEIGHT_TYPE(f32) MOE_WEIGHT_TYPE(f16) MOE_WEIGHT_TYPE(bf16)
-    MOE_WEIGHT_TYPE(q4_0) MOE_WEIGHT_TYPE(q4_1) MOE_WEIGHT_TYPE(q5_0) MOE_WEIGHT_TYPE(q5_1) MOE_WEIGHT_TYPE(q8_0)
-    MOE_WEIGHT_TYPE(q2_k) MOE_WEIGHT_TYPE(q3_k) MOE_WEIGHT_TYPE(q4_k) MOE_WEIGHT_TYPE(q5_k) MOE_WEIGHT_TYPE(q6_k)
+    MOE_WEIGHT_TYPE(f32)
+    MOE_WEIGHT_TYPE(f16) MOE_WEIGHT_TYPE(bf16) MOE_WEIGHT_TYPE(q4_0) MOE_WEIGHT_TYPE(q4_1) MOE_WEIGHT_TYPE(q5_0)
+        MOE_WEIGHT_TYPE(q5_1) MOE_WEIGHT_TYPE(q8_0) MOE_WEIGHT_TYPE(q2_k) MOE_WEIGHT_TYPE(q3_k) MOE_WEIGHT_TYPE(q4_k)
+            MOE_WEIGHT_TYPE(q5_k) MOE_WEIGHT_TYPE(q6_k)
 #undef MOE_WEIGHT_TYPE
-    default: fail(Code::unsupported, "cuda: ", op, ": weights of type ", dtype_info(type).name);
+                default : fail(Code::unsupported, "cuda: ", op, ": weights of type ", dtype_info(type).name);
   }
 }
 

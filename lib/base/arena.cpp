@@ -6,9 +6,9 @@
 
 namespace moe {
 
-Arena::Arena(size_t bytes) : base_(allocate_aligned(bytes)), capacity_(bytes) {}
+Arena::Arena() : base_(nullptr, free_aligned) {}
 
-Arena::~Arena() { free_aligned(base_); }
+Arena::Arena(size_t bytes) : base_(allocate_aligned(bytes), free_aligned), capacity_(bytes) {}
 
 void *Arena::take_bytes(size_t bytes) {
   constexpr size_t kAlignment = 64;
@@ -18,7 +18,7 @@ void *Arena::take_bytes(size_t bytes) {
     fail(Code::internal, "arena: the plan of ", capacity_, " bytes is too small: ", used_, " are used and ", bytes,
          " are asked for");
   }
-  void *memory = measuring() ? nullptr : base_ + used_;
+  void *memory = measuring() ? nullptr : base_.get() + used_;
   used_ = end;
   peak_ = std::max(peak_, used_);
   return memory;

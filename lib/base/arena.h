@@ -4,16 +4,21 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "base/checked.h"
 
 namespace moe {
 
+// Memory of the host or of a device, with what gives it back.
+using Memory = std::unique_ptr<std::byte, void (*)(std::byte *) noexcept>;
+
 class Arena {
  public:
-  Arena() = default;             // measuring: take() returns nullptr and counts
-  explicit Arena(size_t bytes);  // owns `bytes`, 2 MiB pages where the system gives them
-  ~Arena();
+  Arena();                            // measuring: take() returns nullptr and counts
+  explicit Arena(size_t bytes);       // owns `bytes` of the host, 2 MiB pages where the system gives them
+  Arena(Memory memory, size_t bytes)  // owns memory that may be a device's
+      : base_(std::move(memory)), capacity_(bytes) {}
   Arena(const Arena &) = delete;
   Arena &operator=(const Arena &) = delete;
 
@@ -30,7 +35,7 @@ class Arena {
   size_t capacity() const { return capacity_; }
 
  private:
-  std::byte *base_ = nullptr;
+  Memory base_;
   size_t capacity_ = 0, used_ = 0, peak_ = 0;
 };
 

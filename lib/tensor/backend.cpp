@@ -26,8 +26,7 @@ bool any_dropout(std::span<const LowRankTerm> terms) {
 
 }  // namespace
 
-void *Backend::allocate(size_t bytes) { return allocate_aligned(bytes); }
-void Backend::release(void *memory) noexcept { free_aligned(static_cast<std::byte *>(memory)); }
+Memory Backend::allocate(size_t bytes) { return Memory(allocate_aligned(bytes), free_aligned); }
 void Backend::upload(void *to, const void *from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }

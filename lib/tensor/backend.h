@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/arena.h"
 #include "tensor/matrix.h"
@@ -103,8 +104,7 @@ class Backend {
   // for spans and structs themselves and the results that return by value; ops are queued there, and an index out of its range
   // or a failure of the device may show only at download() or synchronize(). By default the memory is the host's.
   virtual bool host_memory() const { return true; }
-  virtual void *allocate(size_t bytes);               // 64-byte aligned, contents undefined
-  virtual void release(void *memory) noexcept;        // nullptr is nothing
+  virtual Memory allocate(size_t bytes);                            // 64-byte aligned, contents undefined; may outlive the backend
   virtual void upload(void *to, const void *from, size_t bytes);    // after what is queued; `from` is free at once
   virtual void download(void *to, const void *from, size_t bytes);  // waits for what is queued
   virtual void synchronize() {}
@@ -208,8 +208,12 @@ class Backend {
 
  private:
   template <class Take>
-  void with_memory(Take &&take);   // ffn_mixture.cpp
+  void with_memory(Take &&take);  // ffn_mixture.cpp
+  template <class Batch>
+  void show_host(Batch &batch);
   std::unique_ptr<Arena> memory_;  // of composites that are given no scratch; only grows
+  std::vector<uint8_t> selected_;  // what the host must see of a device; only grow
+  std::vector<int32_t> listed_;
 };
 
 }  // namespace moe

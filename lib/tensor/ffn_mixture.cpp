@@ -2,7 +2,8 @@
 // Expert by expert, the tokens that select it are gathered into neighbouring rows, pass through its network as one batch, and
 // what comes out is added back where they came from; the indices of one expert are distinct, experts follow in order, so sums
 // have one order. h_i - h_0 is exactly zero where B = 0, because the same op makes both from the same numbers.
-// An expert whose three deltas have rank 0 equals the base and is left out. `selected` is read here, so the host must see it.
+// An expert whose three deltas have rank 0 equals the base and is left out. The host sorts the tokens by expert: on a device with
+// memory of its own it waits there once for `selected`.
 // How many tokens share an expert may choose the kernel of a product and with it the last bits of a token.
 #include <algorithm>
 
@@ -25,7 +26,9 @@ struct ExpertBatch {
   Backend &ops;
   const FfnMixtureShape &shape;
   Rows u, a0, b0;
+  const uint8_t *selected = nullptr;                // [T, E], of the host
   int64_t count = 0;
+  int32_t *listed = nullptr;                        // [count], of the host
   int32_t *tokens = nullptr;                        // [count]
   float *gates = nullptr;                           // [count]
   Rows x{}, a{}, b{}, base{}, h{};                  // u, a_i, b_i, h_0, h_i
@@ -47,8 +50,9 @@ struct ExpertBatch {
     count = 0;
     if (e.gate.rank + e.up.rank + e.down.rank == 0) return false;
     for (int64_t t = 0; t < shape.tokens; t++) {
-      if (shape.selected[t * shape.experts + i]) tokens[count++] = static_cast<int32_t>(t);
+      if (selected[t * shape.experts + i]) listed[count++] = static_cast<int32_t>(t);
     }
+    if (tokens != listed) ops.upload(tokens, listed, static_cast<size_t>(count) * sizeof(int32_t));
     if (count > 0) ops.gather(count, 1, column_of(shape.gates, i), tokens, f32_rows(gates, 1));
     return count > 0;
   }
@@ -171,9 +175,25 @@ template <class Take>
 void Backend::with_memory(Take &&take) {
   Arena measure;
   take(measure);
-  if (!memory_ || memory_->capacity() < measure.peak()) memory_ = std::make_unique<Arena>(measure.peak());
+  if (!memory_ || memory_->capacity() < measure.peak()) {
+    memory_.reset();
+    memory_ = std::make_unique<Arena>(allocate(measure.peak()), measure.peak());
+  }
   memory_->release(0);
   take(*memory_);
+}
+
+// Gives the batch what the host reads, `selected`, and where it writes its lists.
+template <class Batch>
+void Backend::show_host(Batch &batch) {
+  batch.selected = batch.shape.selected;
+  batch.listed = batch.tokens;
+  if (host_memory()) return;
+  selected_.resize(static_cast<size_t>(batch.shape.tokens * batch.shape.experts));
+  listed_.resize(static_cast<size_t>(batch.shape.tokens));
+  download(selected_.data(), batch.shape.selected, selected_.size());
+  batch.selected = selected_.data();
+  batch.listed = listed_.data();
 }
 
 void Backend::ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0,
@@ -186,6 +206,7 @@ void Backend::ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureE
     batch.take(arena, experts);
     sum = take_sum(arena, T, f, hbar);
   });
+  show_host(batch);
   gated_activation(T, f, shape.activation, a0, b0, sum);
   for (int64_t i = 0; i < shape.experts; i++) {
     const MixtureExpert &e = experts[static_cast<size_t>(i)];
@@ -209,6 +230,7 @@ void Backend::ffn_mixture_backward(const FfnMixtureShape &shape, std::span<const
   if (T == 0) return;
   BackwardBatch batch{{*this, shape, u, a0, b0}, delta, dhbar, du};
   with_memory([&](Arena &arena) { batch.take_all(arena, experts, da0, db0); });
+  show_host(batch);
   fill(T * shape.experts, 0, dgates);
   batch.backward_base(experts);
   for (int64_t i = 0; i < shape.experts; i++) {

@@ -233,6 +233,26 @@ TEST(Attention, TakesBf16RowsWithGapsAndLeavesTheGapsAlone) {
   }
 }
 
+// Where bf16 rows meet tensor cores the weights are rounded as well; others are exact in f32.
+TEST(Attention, Bf16PromptsOfCommonHeadSizesMatchTheReference) {
+  for (const int64_t h : {64, 128}) {
+    for (const int64_t window : {0, 70}) {
+      const Problem p = make_problem(6, 2, h, window, {1, 9, 64, 65, 150});
+      Inputs in(p, DType::bf16, 1, 8);
+      const Reference expected = in.reference_of(p);
+      for (const auto &backend : all_backends(2)) {
+        SCOPED_TRACE(text(backend->name(), " h ", h, " window ", window));
+        const bool rounds_weights = std::string(backend->name()).rfind("cuda", 0) == 0;
+        RowsData out(p.tokens(), p.query_width(), DType::f32);
+        std::vector<float> log_sum_exp(static_cast<size_t>(p.tokens() * p.shape.heads), NAN);
+        backend->attention(p.shape, sequences_of(p, in), in.q.rows(), out.rows(), log_sum_exp.data());
+        EXPECT_LT(nmse(expected.out, out.values()), tolerance(rounds_weights ? DType::bf16 : DType::f32));
+        EXPECT_LT(nmse(expected.log_sum_exp, log_sum_exp), tolerance(DType::f32));
+      }
+    }
+  }
+}
+
 TEST(Attention, LargeScoresDoNotOverflow) {
   const Problem p = make_problem(2, 1, 20, 0, {3, 300});
   Inputs in(p, DType::f32, 30);  // scores of some thousand

@@ -1,4 +1,6 @@
-// The backend of the op tests in programs that test CUDA on the CPU.
+// The backend of the op tests in programs that test CUDA on the CPU. CUDA_HOST_STRICT=1 and CUDA_HOST_ASYNC=1 choose modes.
+#include <cstdlib>
+
 #include "cuda/cuda_backend.h"
 #include "cuda_host/host.h"
 #include "support/mirrored_backend.h"
@@ -8,6 +10,8 @@ namespace moe::test {
 
 // "Threads" are orders in which the device runs: one thread runs by number, more at random.
 std::vector<std::unique_ptr<Backend>> all_backends(int threads) {
+  cuda_host::set_strict(std::getenv("CUDA_HOST_STRICT") != nullptr);
+  cuda_host::set_async(std::getenv("CUDA_HOST_ASYNC") != nullptr);
   const uint64_t seed = threads > 1 ? static_cast<uint64_t>(threads) : 0;
   std::vector<std::unique_ptr<Backend>> backends;
   backends.push_back(mirrored(std::make_unique<cuda::CudaBackend>(0), [seed] { cuda_host::set_seed(seed); }));

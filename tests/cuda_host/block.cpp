@@ -115,7 +115,8 @@ char *stack_of(int i) {  // with a page below it that must not be touched
   static char *stacks;
   const size_t each = kStack + kPage;
   if (!stacks) {
-    stacks = static_cast<char *>(mmap(nullptr, each * kMaxThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    stacks = static_cast<char *>(
+        mmap(nullptr, each * kMaxThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (stacks == MAP_FAILED) fail("no memory for the stacks of a block");
     for (int j = 0; j < kMaxThreads; j++) mprotect(stacks + each * static_cast<size_t>(j), kPage, PROT_NONE);
   }
@@ -220,8 +221,10 @@ void open_barrier() {
   for (int i = 0; i < threads_of_block; i++) {
     const Fiber &fiber = fibers[i];
     if (fiber.state == State::at_collective) {
-      fail("divergent warp: thread %u waits at %s:%d for lanes that do not come (%d of %d threads wait at __syncthreads, %d have returned)",
-           fiber.thread, base_name(fiber.site.file), fiber.site.line, waiting, threads_of_block, finished);
+      fail(
+          "divergent warp: thread %u waits at %s:%d for lanes that do not come (%d of %d threads wait at __syncthreads, %d have "
+          "returned)",
+          fiber.thread, base_name(fiber.site.file), fiber.site.line, waiting, threads_of_block, finished);
     }
   }
   fail("divergent __syncthreads: %d of %d threads wait, %d have returned", waiting, threads_of_block, finished);
@@ -264,7 +267,8 @@ void check_shared(size_t dynamic_bytes) {
   (void)dynamic_bytes;
 #else
   for (int i = 0; i < kCanary; i++) {
-    if (dynamic_memory[dynamic_bytes + static_cast<size_t>(i)] != '\xff') fail("write behind the %zu bytes of dynamic shared memory", dynamic_bytes);
+    if (dynamic_memory[dynamic_bytes + static_cast<size_t>(i)] != '\xff')
+      fail("write behind the %zu bytes of dynamic shared memory", dynamic_bytes);
   }
 #endif
 }
@@ -365,15 +369,19 @@ void collective(unsigned mask, Combine combine, void *argument, Site site, bool 
   const unsigned bit = 1u << fiber->lane();
   fiber->site = site;
   counters.collectives++;
-  if (!(mask & bit)) fail("%s:%d: lane %u calls a warp function whose mask %08x does not name it", base_name(site.file), site.line, fiber->lane(), mask);
+  if (!(mask & bit))
+    fail("%s:%d: lane %u calls a warp function whose mask %08x does not name it", base_name(site.file), site.line, fiber->lane(),
+         mask);
   mask &= warp.present;
-  if (mask & warp.done) fail("%s:%d: the mask %08x names lanes that have returned: %08x", base_name(site.file), site.line, mask, mask & warp.done);
+  if (mask & warp.done)
+    fail("%s:%d: the mask %08x names lanes that have returned: %08x", base_name(site.file), site.line, mask, mask & warp.done);
   Meeting &meeting = warp.meetings[__builtin_ctz(mask)];
   if (meeting.arrived == 0) {
     meeting.mask = mask, meeting.combine = combine, meeting.site = site;
-  } else if (meeting.mask != mask || meeting.combine != combine || meeting.site.line != site.line || meeting.site.file != site.file) {
-    fail("divergent warp: lane %u is at %s:%d with mask %08x, others at %s:%d with mask %08x", fiber->lane(), base_name(site.file), site.line,
-         mask, base_name(meeting.site.file), meeting.site.line, meeting.mask);
+  } else if (meeting.mask != mask || meeting.combine != combine || meeting.site.line != site.line ||
+             meeting.site.file != site.file) {
+    fail("divergent warp: lane %u is at %s:%d with mask %08x, others at %s:%d with mask %08x", fiber->lane(),
+         base_name(site.file), site.line, mask, base_name(meeting.site.file), meeting.site.line, meeting.mask);
   }
   meeting.arguments[fiber->lane()] = argument;
   meeting.arrived |= bit;
@@ -391,7 +399,8 @@ void collective(unsigned mask, Combine combine, void *argument, Site site, bool 
   }
 }
 
-void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, std::function<void()> body) {
+void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+            std::function<void()> body) {
   if (set_error(device_state()) != cudaSuccess) return;
   const uint64_t threads = static_cast<uint64_t>(block.x) * block.y * block.z;
   const bool empty = threads == 0 || grid.x == 0 || grid.y == 0 || grid.z == 0;
@@ -406,11 +415,13 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t 
 
 void combine_votes(void **of_lane, unsigned mask) {
   unsigned yes = 0;
-  for (unsigned rest = mask; rest; rest &= rest - 1) yes |= static_cast<Vote *>(of_lane[__builtin_ctz(rest)])->yes ? rest & -rest : 0;
+  for (unsigned rest = mask; rest; rest &= rest - 1)
+    yes |= static_cast<Vote *>(of_lane[__builtin_ctz(rest)])->yes ? rest & -rest : 0;
   for (unsigned rest = mask; rest; rest &= rest - 1) static_cast<Vote *>(of_lane[__builtin_ctz(rest)])->out = yes;
 }
 
-// Lane l holds rows l / 4 and l / 4 + 8 and columns 2 (l % 4) + {0, 1}; registers 2, 3 of A and 1 of B are 8 columns (rows) further.
+// Lane l holds rows l / 4 and l / 4 + 8 and columns 2 (l % 4) + {0, 1}; registers 2, 3 of A and 1 of B are 8 columns (rows)
+// further.
 void combine_mma(void **of_lane, unsigned) {
   const auto half = [](uint32_t word, int high, bool bf16) {
     const auto bits = static_cast<uint16_t>(high ? word >> 16 : word);

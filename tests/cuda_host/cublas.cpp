@@ -41,11 +41,13 @@ struct Operand {  // column-major [rows, columns] as stored, leading dimension `
     return other;
   }
   void require_inside(const char *name) const {
-    if (bytes() > 0 && !inside_allocation(data, bytes())) fail("cublas: matrix %s of %zu bytes does not lie in device memory", name, bytes());
+    if (bytes() > 0 && !inside_allocation(data, bytes()))
+      fail("cublas: matrix %s of %zu bytes does not lie in device memory", name, bytes());
   }
   void require_defined(const char *name) const {
     for (size_t j = 0; j < columns; j++) {
-      if (!is_defined(data + j * ld * size_of(type), rows * size_of(type))) fail("cublas: column %zu of matrix %s is not initialised", j, name);
+      if (!is_defined(data + j * ld * size_of(type), rows * size_of(type)))
+        fail("cublas: column %zu of matrix %s is not initialised", j, name);
     }
   }
 };
@@ -93,11 +95,11 @@ cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t, void *workspace, size_t byt
 }
 const char *cublasGetStatusString(cublasStatus_t status) { return status == CUBLAS_STATUS_SUCCESS ? "success" : "cuBLAS failed"; }
 
-cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t transpose_a, cublasOperation_t transpose_b, int m, int n,
-                                          int k, const void *alpha, const void *a, cudaDataType a_type, int lda, long long stride_a,
-                                          const void *b, cudaDataType b_type, int ldb, long long stride_b, const void *beta, void *c,
-                                          cudaDataType c_type, int ldc, long long stride_c, int batches, cublasComputeType_t compute,
-                                          cublasGemmAlgo_t) {
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t transpose_a, cublasOperation_t transpose_b,
+                                          int m, int n, int k, const void *alpha, const void *a, cudaDataType a_type, int lda,
+                                          long long stride_a, const void *b, cudaDataType b_type, int ldb, long long stride_b,
+                                          const void *beta, void *c, cudaDataType c_type, int ldc, long long stride_c,
+                                          int batches, cublasComputeType_t compute, cublasGemmAlgo_t) {
   if (device_state() != cudaSuccess) return CUBLAS_STATUS_EXECUTION_FAILED;
   const auto known = [](cudaDataType type) { return type == CUDA_R_32F || type == CUDA_R_16BF || type == CUDA_R_16F; };
   if (!known(a_type) || a_type != b_type || (c_type != a_type && c_type != CUDA_R_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -109,22 +111,25 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
     const auto r = static_cast<size_t>(transposed ? columns : rows), w = static_cast<size_t>(transposed ? rows : columns);
     return Operand{static_cast<char *>(const_cast<void *>(data)), type, r, w, static_cast<size_t>(ld), transposed};
   };
-  const Operand left = operand(a, a_type, m, k, lda, ta), right = operand(b, b_type, k, n, ldb, tb), result = operand(c, c_type, m, n, ldc, false);
+  const Operand left = operand(a, a_type, m, k, lda, ta), right = operand(b, b_type, k, n, ldb, tb),
+                result = operand(c, c_type, m, n, ldc, false);
   const float factor = *static_cast<const float *>(alpha), keep = *static_cast<const float *>(beta);
   enqueue(handle->stream, [=] {
     DeviceAccess access;
     for (size_t i = 0; i < static_cast<size_t>(batches); i++)
-      multiply(left.batch(i, stride_a), right.batch(i, stride_b), result.batch(i, stride_c), static_cast<size_t>(k), factor, keep);
+      multiply(left.batch(i, stride_a), right.batch(i, stride_b), result.batch(i, stride_c), static_cast<size_t>(k), factor,
+               keep);
     check_canaries();
   });
   return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transpose_a, cublasOperation_t transpose_b, int m, int n, int k,
-                            const void *alpha, const void *a, cudaDataType a_type, int lda, const void *b, cudaDataType b_type, int ldb,
-                            const void *beta, void *c, cudaDataType c_type, int ldc, cublasComputeType_t compute, cublasGemmAlgo_t algorithm) {
-  return cublasGemmStridedBatchedEx(handle, transpose_a, transpose_b, m, n, k, alpha, a, a_type, lda, 0, b, b_type, ldb, 0, beta, c, c_type, ldc, 0,
-                                    1, compute, algorithm);
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transpose_a, cublasOperation_t transpose_b, int m, int n,
+                            int k, const void *alpha, const void *a, cudaDataType a_type, int lda, const void *b,
+                            cudaDataType b_type, int ldb, const void *beta, void *c, cudaDataType c_type, int ldc,
+                            cublasComputeType_t compute, cublasGemmAlgo_t algorithm) {
+  return cublasGemmStridedBatchedEx(handle, transpose_a, transpose_b, m, n, k, alpha, a, a_type, lda, 0, b, b_type, ldb, 0, beta,
+                                    c, c_type, ldc, 0, 1, compute, algorithm);
 }
 
 }  // extern "C"

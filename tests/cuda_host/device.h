@@ -58,7 +58,8 @@ void launch_kernel(const char *name, void (*kernel)(Parameters...), dim3 grid, d
                    Arguments &&...arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments), "a kernel takes as many arguments as it has parameters");
   std::tuple<std::decay_t<Parameters>...> values(static_cast<Parameters>(std::forward<Arguments>(arguments))...);
-  launch(name, reinterpret_cast<const void *>(kernel), grid, block, shared, stream, [kernel, values] { std::apply(kernel, values); });
+  launch(name, reinterpret_cast<const void *>(kernel), grid, block, shared, stream,
+         [kernel, values] { std::apply(kernel, values); });
 }
 
 template <class T>
@@ -133,6 +134,11 @@ T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, CUDA_HOST_
 
 // ---- arithmetic ----
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline void sincospi(double x, double *sine, double *cosine) {
+  const double reduced = x - 2 * rint(x / 2);
+  *sine = sin(M_PI * reduced);
+  *cosine = cos(M_PI * reduced);
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x ? __builtin_clz(static_cast<unsigned>(x)) : 32; }
@@ -146,7 +152,8 @@ inline int __float_as_int(float x) { return __builtin_bit_cast(int, x); }
 inline float __uint_as_float(unsigned x) { return __builtin_bit_cast(float, x); }
 inline unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }
 inline int __dp4a(int a, int b, int c) {
-  for (int i = 0; i < 32; i += 8) c += static_cast<int>(static_cast<int8_t>(a >> i)) * static_cast<int>(static_cast<int8_t>(b >> i));
+  for (int i = 0; i < 32; i += 8)
+    c += static_cast<int>(static_cast<int8_t>(a >> i)) * static_cast<int>(static_cast<int8_t>(b >> i));
   return c;
 }
 template <class T>
@@ -163,13 +170,13 @@ T max(T a, T b) {
 }
 
 // ---- atomics: fibers only give way at barriers and collectives, so reading and writing in turn is atomic ----
-#define CUDA_HOST_ATOMIC(name, next)                                                                  \
-  template <class T>                                                                                  \
-  __attribute__((no_sanitize("thread"))) T name(T *address, std::type_identity_t<T> value) {          \
-    cuda_host::atomic_access(address, sizeof(T));                                                     \
-    const T old = *address;                                                                           \
-    *address = static_cast<T>(next);                                                                  \
-    return old;                                                                                       \
+#define CUDA_HOST_ATOMIC(name, next)                                                         \
+  template <class T>                                                                         \
+  __attribute__((no_sanitize("thread"))) T name(T *address, std::type_identity_t<T> value) { \
+    cuda_host::atomic_access(address, sizeof(T));                                            \
+    const T old = *address;                                                                  \
+    *address = static_cast<T>(next);                                                         \
+    return old;                                                                              \
   }
 CUDA_HOST_ATOMIC(atomicAdd, old + value)
 CUDA_HOST_ATOMIC(atomicMin, value < old ? value : old)

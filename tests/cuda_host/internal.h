@@ -13,10 +13,10 @@ namespace cuda_host {
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // ---- block.cpp ----
-struct Place {          // of the running thread
+struct Place {                         // of the running thread
   uint32_t thread, epoch, warp_syncs;  // barriers and __syncwarp passed in this block
-  uint32_t block;       // number of the block among all that were run
-  uint32_t first_block; // of this launch
+  uint32_t block;                      // number of the block among all that were run
+  uint32_t first_block;                // of this launch
 };
 bool in_kernel();
 Place place();
@@ -30,6 +30,7 @@ struct Allocation {
   char *data;
   size_t bytes;
   bool live;
+  void *marks = nullptr;  // of races.cpp
 };
 bool in_device_memory(const void *address);
 Allocation *owner(const void *address);  // of the page, live or not; nullptr = none
@@ -55,7 +56,7 @@ struct SharedMemory {
 };
 void begin_block(const SharedMemory &shared);
 void mark_defined(void *address, size_t bytes);
-void mark_undefined(void *address, size_t bytes);  // a whole allocation
+void forget_marks(void *allocation);  // it is about to go
 bool is_defined(const void *address, size_t bytes);
 void copy_marks(void *to, const void *from, size_t bytes);
 

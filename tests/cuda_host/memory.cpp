@@ -40,7 +40,8 @@ void on_fault(int signal_number, siginfo_t *information, void *) {
   if (on_fiber_guard(address)) fail("the stack of a thread is used up");
   if (in_device_memory(address)) {
     const Allocation *a = owner(address);
-    if (a && !a->live) fail("use of freed device memory, %zd bytes into %zu", static_cast<const char *>(address) - a->data, a->bytes);
+    if (a && !a->live)
+      fail("use of freed device memory, %zd bytes into %zu", static_cast<const char *>(address) - a->data, a->bytes);
     if (!in_kernel()) fail("the host touches device memory at %p", address);
     fail("access outside of device memory at %p", address);
   }
@@ -114,7 +115,8 @@ void check_canaries() {
 #if !defined(__SANITIZE_ADDRESS__)
   for (const Allocation *a : live) {
     for (const char *c = a->data + a->bytes; c < a->data + pages_of(a->bytes); c++) {
-      if (*c != '\xff') fail("write %zd bytes behind a device allocation of %zu", c - a->data - static_cast<ptrdiff_t>(a->bytes), a->bytes);
+      if (*c != '\xff')
+        fail("write %zd bytes behind a device allocation of %zu", c - a->data - static_cast<ptrdiff_t>(a->bytes), a->bytes);
     }
   }
 #endif
@@ -153,9 +155,9 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes) {
   ASAN_POISON_MEMORY_REGION(a->data + bytes, pages_of(bytes) - bytes);
 #endif
   *pointer = a->data;
-  for (size_t page = arena_used / kPage, n = pages_of(bytes) / kPage; n > 0; n--, page++) page_owners[page] = static_cast<uint32_t>(allocations.size() + 1);
+  for (size_t page = arena_used / kPage, n = pages_of(bytes) / kPage; n > 0; n--, page++)
+    page_owners[page] = static_cast<uint32_t>(allocations.size() + 1);
   arena_used += pages_of(bytes) + kPage;
-  mark_undefined(a->data, bytes);
   if (strict && access_depth == 0) protect(*a, false);
   live.push_back(a.get());
   counters.live_allocations++;
@@ -173,7 +175,7 @@ cudaError_t cudaFree(void *pointer) {
     DeviceAccess access;
     check_canaries();
   }
-  mark_undefined(a->data, a->bytes);
+  forget_marks(a->data);
 #if defined(__SANITIZE_ADDRESS__)
   ASAN_UNPOISON_MEMORY_REGION(a->data, pages_of(a->bytes));
 #endif
@@ -214,7 +216,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value) {
   if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-    if (value < 0 || value > 99 << 10) return set_error(cudaErrorInvalidValue);  // the least of all devices from compute capability 8.0 on
+    if (value < 0 || value > 99 << 10)
+      return set_error(cudaErrorInvalidValue);  // the least of all devices from compute capability 8.0 on
     shared_limits[kernel] = static_cast<size_t>(value);
   }
   return cudaSuccess;

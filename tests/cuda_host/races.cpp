@@ -5,7 +5,6 @@
 // or of one warp with a __syncwarp between them, or both atomic. (Shuffles and votes order no memory.)
 #include <string.h>
 
-#include <unordered_map>
 #include <vector>
 
 #include "cuda_host/internal.h"
@@ -17,45 +16,34 @@ namespace {
 struct Cell {
   uint64_t write = 0, read = 0;
 };
-enum : uint64_t { kDefined = 1, kAtomic = 2, kManyLanes = 4, kManyWarps = 8 };
+constexpr uint64_t kDefined = 1, kAtomic = 2, kManyLanes = 4, kManyWarps = 8;
 
 uint32_t block_of(uint64_t record) { return static_cast<uint32_t>(record >> 32); }
 uint32_t epoch_of(uint64_t record) { return record >> 20 & 0xfff; }
 uint32_t syncs_of(uint64_t record) { return record >> 14 & 0x3f; }
 uint32_t thread_of(uint64_t record) { return record >> 4 & 0x3ff; }
 uint64_t record_of(const Place &p, uint64_t flags) {
-  return static_cast<uint64_t>(p.block) << 32 | static_cast<uint64_t>(p.epoch & 0xfff) << 20 | static_cast<uint64_t>(p.warp_syncs & 0x3f) << 14 |
-         static_cast<uint64_t>(p.thread) << 4 | flags;
+  return static_cast<uint64_t>(p.block) << 32 | static_cast<uint64_t>(p.epoch & 0xfff) << 20 |
+         static_cast<uint64_t>(p.warp_syncs & 0x3f) << 14 | static_cast<uint64_t>(p.thread) << 4 | flags;
 }
 
 SharedMemory shared;
 std::vector<Cell> shared_cells;
-std::unordered_map<const Allocation *, std::vector<Cell>> device_cells;
-const Allocation *last_allocation;
-Cell *last_cells;
-
-Cell *cells_of(const Allocation *a) {
-  if (a != last_allocation) {
-    std::vector<Cell> &cells = device_cells[a];
-    if (cells.size() != a->bytes) cells.assign(a->bytes, Cell{});
-    last_allocation = a;
-    last_cells = cells.data();
-  }
-  return last_cells;
-}
 
 // The cells of `bytes` at `address` of an allocation; nullptr where it is not the device's.
 Cell *device_memory(const void *address, size_t bytes) {
-  const Allocation *a = owner(address);
+  Allocation *a = owner(address);
   if (!a) return nullptr;
   const size_t offset = static_cast<size_t>(static_cast<const char *>(address) - a->data);
   if (!a->live || offset + bytes > a->bytes) return nullptr;
-  return cells_of(a) + offset;
+  if (!a->marks) a->marks = new Cell[a->bytes];
+  return static_cast<Cell *>(a->marks) + offset;
 }
 
 [[noreturn]] void report(const char *what, bool in_shared, size_t bytes, uint64_t other) {
-  if (other) fail("%s of %zu bytes of %s memory; the other access: thread %u of %s block", what, bytes, in_shared ? "shared" : "device", thread_of(other),
-                  block_of(other) == place().block ? "this" : "another");
+  if (other)
+    fail("%s of %zu bytes of %s memory; the other access: thread %u of %s block", what, bytes, in_shared ? "shared" : "device",
+         thread_of(other), block_of(other) == place().block ? "this" : "another");
   fail("%s of %zu bytes of %s memory", what, bytes, in_shared ? "shared" : "device");
 }
 
@@ -81,7 +69,8 @@ struct Access {
     if (block_of(c.read) == block_of(mine) && epoch_of(c.read) == epoch_of(mine)) {
       many = c.read & kManyWarps;
       if (thread_of(c.read) / 32 != thread_of(mine) / 32) many |= kManyWarps;
-      else if (syncs_of(c.read) == syncs_of(mine)) many |= (c.read & kManyLanes) | (thread_of(c.read) != thread_of(mine) ? kManyLanes : 0);
+      else if (syncs_of(c.read) == syncs_of(mine))
+        many |= (c.read & kManyLanes) | (thread_of(c.read) != thread_of(mine) ? kManyLanes : 0);
     } else if (block_of(c.read) >= first_block && block_of(c.read) != block_of(mine)) {
       return;  // the first reader of another block stays: any write of this launch conflicts with it
     }
@@ -99,11 +88,13 @@ void access(void *address, size_t bytes, bool writes, bool atomic) {
   if (!in_kernel()) return;
   counters.accesses++;
   char *const a = static_cast<char *>(address);
-  const bool dynamic = a >= shared.dynamic && a < shared.dynamic + (size_t{227} << 10), is_static = a >= shared.statics && a < shared.statics_end;
+  const bool dynamic = a >= shared.dynamic && a < shared.dynamic + (size_t{227} << 10),
+             is_static = a >= shared.statics && a < shared.statics_end;
   Cell *cells = nullptr;
   if (dynamic) {
     const size_t offset = static_cast<size_t>(a - shared.dynamic);
-    if (offset + bytes > shared.dynamic_bytes) fail("access of %zu bytes, %zu bytes into the %zu of dynamic shared memory", bytes, offset, shared.dynamic_bytes);
+    if (offset + bytes > shared.dynamic_bytes)
+      fail("access of %zu bytes, %zu bytes into the %zu of dynamic shared memory", bytes, offset, shared.dynamic_bytes);
     cells = &shared_cells[static_cast<size_t>(shared.statics_end - shared.statics) + offset];
   } else if (is_static) {
     cells = &shared_cells[static_cast<size_t>(a - shared.statics)];
@@ -116,9 +107,14 @@ void access(void *address, size_t bytes, bool writes, bool atomic) {
   }
   const Place here = place();
   const Access now{record_of(here, atomic ? kAtomic : 0), here.first_block, dynamic || is_static};
-  for (size_t i = 0; i < bytes; i++) {
-    if (writes) now.write(cells[i], bytes);
-    else now.read(cells[i], bytes);
+  const auto act = [&](Cell &c) { writes ? now.write(c, bytes) : now.read(c, bytes); };
+  size_t same = 1;  // bytes with one history, nearly always all
+  while (same < bytes && cells[same].write == cells[0].write && cells[same].read == cells[0].read) same++;
+  if (same == bytes) {
+    act(cells[0]);
+    for (size_t i = 1; i < bytes; i++) cells[i] = cells[0];
+  } else {
+    for (size_t i = 0; i < bytes; i++) act(cells[i]);
   }
 }
 
@@ -139,9 +135,10 @@ void begin_block(const SharedMemory &memory) {
 void mark_defined(void *address, size_t bytes) {
   for_cells(address, bytes, [](Cell &c) { c = {kDefined, 0}; });
 }
-void mark_undefined(void *address, size_t) {  // a whole allocation, new or about to go
-  last_allocation = nullptr;
-  device_cells.erase(owner(address));
+void forget_marks(void *allocation) {
+  Allocation *a = owner(allocation);
+  delete[] static_cast<Cell *>(a->marks);
+  a->marks = nullptr;
 }
 bool is_defined(const void *address, size_t bytes) {
   bool all = true;
@@ -165,14 +162,14 @@ extern "C" {
 void __tsan_init() {}
 void __tsan_func_entry(void *) {}
 void __tsan_func_exit() {}
-#define CUDA_HOST_ACCESS(bytes)                                                                         \
-  void __tsan_read##bytes(void *a) { access(a, bytes, false, false); }                                  \
-  void __tsan_write##bytes(void *a) { access(a, bytes, true, false); }                                  \
-  void __tsan_unaligned_read##bytes(void *a) { access(a, bytes, false, false); }                        \
-  void __tsan_unaligned_write##bytes(void *a) { access(a, bytes, true, false); }                        \
-  void __tsan_volatile_read##bytes(void *a) { access(a, bytes, false, false); }                         \
-  void __tsan_volatile_write##bytes(void *a) { access(a, bytes, true, false); }                         \
-  void __tsan_read_write##bytes(void *a) { access(a, bytes, false, false), access(a, bytes, true, false); }            \
+#define CUDA_HOST_ACCESS(bytes)                                                                             \
+  void __tsan_read##bytes(void *a) { access(a, bytes, false, false); }                                      \
+  void __tsan_write##bytes(void *a) { access(a, bytes, true, false); }                                      \
+  void __tsan_unaligned_read##bytes(void *a) { access(a, bytes, false, false); }                            \
+  void __tsan_unaligned_write##bytes(void *a) { access(a, bytes, true, false); }                            \
+  void __tsan_volatile_read##bytes(void *a) { access(a, bytes, false, false); }                             \
+  void __tsan_volatile_write##bytes(void *a) { access(a, bytes, true, false); }                             \
+  void __tsan_read_write##bytes(void *a) { access(a, bytes, false, false), access(a, bytes, true, false); } \
   void __tsan_unaligned_read_write##bytes(void *a) { access(a, bytes, false, false), access(a, bytes, true, false); }
 CUDA_HOST_ACCESS(1)
 CUDA_HOST_ACCESS(2)

@@ -67,7 +67,8 @@ cudaError_t check_copy(const void *to, const void *from, size_t bytes, cudaMemcp
     if (t != to_expected || f != from_expected) return cudaErrorInvalidValue;
   }
   if (bytes == 0) return cudaSuccess;
-  if ((t == Side::device && !inside_allocation(to, bytes)) || (f == Side::device && !inside_allocation(from, bytes))) return cudaErrorInvalidValue;
+  if ((t == Side::device && !inside_allocation(to, bytes)) || (f == Side::device && !inside_allocation(from, bytes)))
+    return cudaErrorInvalidValue;
   return cudaSuccess;
 }
 void do_copy(void *to, const void *from, size_t bytes) {
