@@ -70,6 +70,7 @@ TEST(AdamWStep, FollowsTheGoldenRuns) {
 }
 
 TEST(AdamWStep, StaysWithDoublePrecisionForAThousandSteps) {
+  LARGE_CASE();
   AdamW options;
   options.learning_rate = 3e-4f;
   options.weight_decay = 0.1f;

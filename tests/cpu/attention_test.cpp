@@ -166,6 +166,7 @@ TEST(AttentionReference, ItsGradientIsTheCentralDifference) {
 }
 
 TEST(Attention, MatchesTheReferenceForGroupsHeadDimensionsAndRaggedLengths) {
+  LARGE_CASE();
   struct Case {
     int64_t heads, kv_heads, h;
   };
@@ -196,8 +197,10 @@ TEST(Attention, WideHeadsAndLargeGroupsMatchTheReference) {
 }
 
 TEST(Attention, AWindowHidesOlderKeys) {
-  for (int64_t window : {2, 7, 33, 150, 256, 1000}) {
-    const Problem p = make_problem(6, 2, 20, window, {1, 2, 5, 41, 200, 333, 700});
+  const bool small = small_cases_only();
+  for (int64_t window : small ? std::vector<int64_t>{7, 33} : std::vector<int64_t>{2, 7, 33, 150, 256, 1000}) {
+    const std::vector<int64_t> few = {1, 2, 5, 41, 100}, many = {1, 2, 5, 41, 200, 333, 700};
+    const Problem p = make_problem(6, 2, 20, window, small ? few : many);
     Inputs in(p, DType::f32);
     const Reference expected = in.reference_of(p);
     for (const auto &backend : all_backends(2)) {
@@ -208,6 +211,7 @@ TEST(Attention, AWindowHidesOlderKeys) {
 }
 
 TEST(Attention, AWindowOfOneIsTheValueItself) {
+  LARGE_CASE();
   const Problem p = make_problem(2, 2, 20, 1, {1, 3, 300});
   Inputs in(p, DType::f32);
   for (const auto &backend : all_backends(1)) {
@@ -242,11 +246,10 @@ TEST(Attention, Bf16PromptsOfCommonHeadSizesMatchTheReference) {
       const Reference expected = in.reference_of(p);
       for (const auto &backend : all_backends(2)) {
         SCOPED_TRACE(text(backend->name(), " h ", h, " window ", window));
-        const bool rounds_weights = std::string(backend->name()).rfind("cuda", 0) == 0;
         RowsData out(p.tokens(), p.query_width(), DType::f32);
         std::vector<float> log_sum_exp(static_cast<size_t>(p.tokens() * p.shape.heads), NAN);
         backend->attention(p.shape, sequences_of(p, in), in.q.rows(), out.rows(), log_sum_exp.data());
-        EXPECT_LT(nmse(expected.out, out.values()), tolerance(rounds_weights ? DType::bf16 : DType::f32));
+        EXPECT_LT(nmse(expected.out, out.values()), tolerance(is_cuda(*backend) ? DType::bf16 : DType::f32));
         EXPECT_LT(nmse(expected.log_sum_exp, log_sum_exp), tolerance(DType::f32));
       }
     }
@@ -267,7 +270,9 @@ TEST(Attention, LargeScoresDoNotOverflow) {
 }
 
 TEST(Attention, IsBitEqualForAnyNumberOfThreads) {
-  const Problem p = make_problem(9, 3, 64, 0, {1, 3, 41, 200, 333, 1100});
+  LARGE_CASE();
+  const bool emulated = is_cuda(*best_backend(1));
+  const Problem p = make_problem(9, 3, 64, 0, {1, 3, 41, 200, 333, emulated ? 90 : 1100});
   Inputs in(p, DType::f32);
   for (const BackendMaker &make : backend_makers()) {
     const Result one = run(*make(1), p, in);
@@ -277,6 +282,7 @@ TEST(Attention, IsBitEqualForAnyNumberOfThreads) {
 }
 
 TEST(Attention, ASequenceDoesNotDependOnItsNeighbours) {
+  LARGE_CASE();
   const Problem together = make_problem(6, 2, 20, 50, kRagged);
   Inputs all(together, DType::f32);
   for (const auto &backend : all_backends(2)) {
@@ -317,6 +323,7 @@ RowsData run_cached(Backend &backend, const Problem &p, Inputs &in, int64_t firs
 }
 
 TEST(Attention, DecodingWithACacheEqualsThePrompt) {
+  const bool small = small_cases_only();
   for (DType dtype : {DType::f32, DType::bf16}) {
     for (int64_t window : {0, 90, 300}) {
       const Problem p = make_problem(9, 3, 20, window, {801});
@@ -325,7 +332,7 @@ TEST(Attention, DecodingWithACacheEqualsThePrompt) {
       for (const auto &backend : all_backends(2)) {
         for (int64_t end : {1, 2, 31, 256, 257, 600, 801}) {
           for (int64_t queries : {1, 2, 3, 4, 5, 40}) {
-            if (queries > end) continue;
+            if (queries > end || (small && (queries % 4 != 1 || end % 2 == 0))) continue;
             SCOPED_TRACE(text(backend->name(), " window ", window, " end ", end, " queries ", queries));
             std::vector<float> log_sum_exp;
             const RowsData out = run_cached(*backend, p, in, end - queries, end, &log_sum_exp);
@@ -341,6 +348,7 @@ TEST(Attention, DecodingWithACacheEqualsThePrompt) {
 }
 
 TEST(Attention, APromptInPiecesIsBitEqualToThePromptAtOnce) {
+  LARGE_CASE();
   const Problem p = make_problem(6, 2, 64, 0, {777});
   Inputs in(p, DType::bf16);
   for (const auto &backend : all_backends(2)) {
@@ -381,6 +389,7 @@ TEST(Attention, DecodesSequencesOfDifferentLengthsInOneCall) {
 }
 
 TEST(Attention, LongSequencesMatchTheReference) {
+  LARGE_CASE();
   const Problem p = make_problem(3, 1, 12, 0, {2000});
   Inputs in(p, DType::f32);
   const Reference expected = in.reference_of(p);
@@ -391,6 +400,7 @@ TEST(Attention, LongSequencesMatchTheReference) {
 }
 
 TEST(Attention, LongSequencesNeedNoMemoryForAllPairs) {
+  if (is_cuda(*best_backend(1))) GTEST_SKIP() << "it is the host's memory that is measured";
   constexpr int64_t kTokens = 12000;  // all pairs: 576 MB
   const Problem p = make_problem(1, 1, 8, 0, {kTokens});
   Inputs in(p, DType::f32);

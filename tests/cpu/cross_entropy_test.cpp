@@ -151,6 +151,7 @@ TEST(CrossEntropy, MatchesTheReferenceForEveryKindOfWeight) {
 }
 
 TEST(CrossEntropy, ManyRowsMatchTheReference) {
+  LARGE_CASE();
   const Weights w = make_weights(DType::q8_0, 3000, 64);
   const int64_t n = 1100;  // three blocks of rows
   RowsData hidden = random_rows(n, 64, DType::f32, 5);
@@ -201,6 +202,7 @@ TEST(CrossEntropy, EqualLogitsGiveTheLogarithmOfTheVocabulary) {
 }
 
 TEST(CrossEntropy, IsBitEqualForAnyNumberOfThreads) {
+  LARGE_CASE();
   const Weights w = make_weights(DType::q8_0, 2111, 64);
   for (int64_t n : {2, 70, 600}) {
     RowsData hidden = random_rows(n, 64, DType::f32, 5);

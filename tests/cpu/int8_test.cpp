@@ -67,6 +67,7 @@ TEST(Int8, RoundsEachValueToTheNearestStepOfItsBlock) {
 class Int8Types : public testing::TestWithParam<DType> {};
 
 TEST_P(Int8Types, ProductsEqualTheDoubleReferenceOfTheRoundedValues) {
+  LARGE_CASE();
   const bool large = dtype_info(GetParam()).block_values == 256;
   uint64_t seed = 11;
   for (const int64_t k : large ? std::vector<int64_t>{256, 768} : std::vector<int64_t>{32, 96, 512, 576, 1056}) {

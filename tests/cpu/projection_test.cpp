@@ -217,6 +217,7 @@ TEST(Projection, GradientsEqualTheReference) {
 
 // <dy, y> is what the gradients belong to: its slopes in x, a gate and the factors, by central differences of the op in f32.
 TEST(Projection, GradientsAreTheSlopesOfTheForwardPass) {
+  LARGE_CASE();
   const auto backend = best_backend(1);
   Problem p({6, 11, 13, {{3, true, 0.25f}, {2, false, 0}}});
   const auto loss = [&] {

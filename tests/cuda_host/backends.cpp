@@ -18,4 +18,6 @@ std::vector<std::unique_ptr<Backend>> all_backends(int threads) {
   return backends;
 }
 
+bool small_cases_only() { return cuda_host::checks_races(); }
+
 }  // namespace moe::test

@@ -9,4 +9,6 @@ std::vector<std::unique_ptr<Backend>> all_backends(int threads) {
   return backends;
 }
 
+bool small_cases_only() { return false; }
+
 }  // namespace moe::test

@@ -148,6 +148,11 @@ inline std::unique_ptr<Backend> cpu_backend(const cpu::Kernels &kernels, int thr
 // The backends that the op tests of this program check: every level of the CPU with this many threads, or a device, where
 // another number of "threads" runs the threads of the device in another order (support/cpu_backends.cpp, cuda_host/backends.cpp).
 std::vector<std::unique_ptr<Backend>> all_backends(int threads);
+// True where the tests run slowly: a large case then runs smaller, or not at all where small ones reach the same code.
+bool small_cases_only();
+#define LARGE_CASE() \
+  if (::moe::test::small_cases_only()) GTEST_SKIP() << "a large case, left to the programs that run at full speed"
+inline bool is_cuda(const Backend &backend) { return std::string(backend.name()).rfind("cuda", 0) == 0; }
 // The last of them: the fastest level, or the device.
 inline std::unique_ptr<Backend> best_backend(int threads) { return std::move(all_backends(threads).back()); }
 // One of them, to be had with any number of threads.
