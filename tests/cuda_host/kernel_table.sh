@@ -17,14 +17,17 @@ for source in cuda/*.cu; do
       /Used [0-9]+ registers/ {
         match($0, /Used [0-9]+/); registers = substr($0, RSTART + 5, RLENGTH - 5)
         shared = 0; if (match($0, /[0-9]+ bytes smem/)) shared = substr($0, RSTART, RLENGTH - 11)
-        if (!(name in low) || registers < low[name]) low[name] = registers
-        if (registers > high[name] + 0) high[name] = registers
-        if (shared > most[name] + 0) most[name] = shared
+        if (!(name in low) || registers + 0 < low[name] + 0) low[name] = registers
+        if (registers + 0 > high[name] + 0) high[name] = registers
+        if (shared + 0 > most[name] + 0) most[name] = shared
         if (spills > spilled[name] + 0) spilled[name] = spills
         count[name]++
       }
       END {
-        for (name in low) printf "| %s | %s%s | %s | %d | %d |\n", file, name, count[name] > 1 ? " (" count[name] " forms)" : "",
-          low[name] == high[name] ? low[name] : low[name] " to " high[name], most[name], spilled[name]
+        for (name in low) {
+          forms = (count[name] > 1) ? " (" count[name] " forms)" : ""
+          range = (low[name] == high[name]) ? low[name] : low[name] " to " high[name]
+          printf "| %s | %s%s | %s | %d | %d |\n", file, name, forms, range, most[name], spilled[name]
+        }
       }' | sort
 done
