@@ -10,8 +10,8 @@ for source in cuda/*.cu; do
   "$nvcc" -std=c++20 -O3 -I. -Ilib -DMOE_BACKEND_VERSION='""' -arch=sm_$architecture -cubin -Xptxas=-v -o /dev/null "$source" 2>&1 |
     c++filt | awk -v file="$(basename "$source")" '
       /Compiling entry function/ {
-        name = $0; sub(/.*function .(void )?/, "", name); sub(/. for .*/, "", name); sub(/\(.*/, "", name)
-        gsub(/moe::cuda::|\(anonymous namespace\)::/, "", name); gsub(/<.*/, "", name)
+        name = $0; sub(/.*function .(void )?/, "", name); gsub(/moe::cuda::|\(anonymous namespace\)::/, "", name)
+        sub(/[(<].*/, "", name)
       }
       /spill stores/ { spills = $(NF - 7) + $(NF - 3) }
       /Used [0-9]+ registers/ {
