@@ -769,8 +769,8 @@ MOE_API void moe_trainer_free(moe_trainer **trainer);
 /*
  * What a training run would allocate, as JSON, before anything large is: as moe_trainer_plan. For a bundle the training of its
  * router (with train_experts also of its experts), otherwise of an adapter. Options: those of moe_lora_create and of the
- * trainers. *out is freed by moe_text_free. Errors: NOMEM: more than memory_limit even with checkpointed activations (both figures are in the message). Any thread.
- * Since 0.1.
+ * trainers. *out is freed by moe_text_free. Errors: NOMEM: more than memory_limit even with checkpointed activations (both figures
+ * are in the message). Any thread. Since 0.1.
  */
 MOE_API int32_t moe_plan(const moe_model *model, const moe_options *options, moe_text **out, moe_error *error);
 

@@ -32,10 +32,10 @@ struct Head {
   float *maximum = nullptr, *sum = nullptr, *weighted = nullptr, *label_logit = nullptr;
   uint8_t *panels = nullptr;  // of int8 hidden rows
 
-  // Vocabulary rows expanded at a time: both forms of panels take 640 KiB of the second-level cache.
   bool int8() const { return hidden.dtype == DType::i8; }
   const uint8_t *int8_row(int64_t t) const { return static_cast<const uint8_t *>(hidden.data) + t * int8_bytes(); }
   int64_t int8_bytes() const { return moe::row_bytes(DType::i8, hidden.stride); }
+  // Vocabulary rows expanded at a time: both forms of panels take 640 KiB of the second-level cache.
   int64_t chunk() const { return std::max<int64_t>(1, 81920 / (w.columns * kPanel)) * kPanel; }
   const std::byte *weights(int64_t row) const { return static_cast<const std::byte *>(w.data) + row * row_bytes; }
 };

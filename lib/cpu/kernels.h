@@ -97,7 +97,7 @@ struct Kernels {
   // y = x * scale where the random word of the element is >= threshold, else 0. Element j takes word (j / 16) % 4 of Philox
   // block first_block + (j / 64) * 16 + j % 16 of (seed, stream), see base/random.h; first_block is a multiple of 16.
   void (*dropout)(int64_t n, const float *x, uint64_t seed, uint64_t stream, uint64_t first_block, uint32_t threshold, float scale, float *y);
-  // transposes a block: out[j][i] = in[i][j], i < rows <= 32, j < columns
+  // transposes a block: out[j][i] = in[i][j], i < rows, j < columns
   void (*transpose)(int64_t rows, int64_t columns, const float *in, int64_t ldi, float *out, int64_t ldo);
 
   // ---- attention (kernels/attention.cpp) ----

@@ -1,8 +1,9 @@
 // Dense products with stored weights: y = x W^T (forward) and dx = dy W (transposed), straight from the stored blocks.
-// i8 activations meet quantized weights in integer panels, all others are widened.
-// A task is a group of 32-column panels times a range of rows. It expands its panels into its thread's scratch (they stay in L2),
-// then streams the rows over them; each element is one accumulator over k in rising order, so neither the cut into tasks nor the
-// number of threads changes a bit. A few tokens (<= 8) skip the panels: weights are expanded in registers.
+// A task is a group of 32-column panels of weights times a range of rows. It expands its panels into its thread's scratch (they stay
+// in L2), then streams the rows over them; each element is one accumulator over k in rising order, so neither the cut into tasks nor
+// the number of threads changes a bit. A few tokens skip the panels: weights are expanded in registers.
+// i8 activations and quantized weights exchange the parts: tokens stand in panels of 32, packed once; a task expands a block of
+// weight rows into codes and multiplies it with all of them.
 #include <unistd.h>
 
 #include <algorithm>

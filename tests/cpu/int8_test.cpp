@@ -73,7 +73,7 @@ TEST_P(Int8Types, ProductsEqualTheDoubleReferenceOfTheRoundedValues) {
   for (const int64_t k : large ? std::vector<int64_t>{256, 768} : std::vector<int64_t>{32, 96, 512, 576, 1056}) {
     for (const int64_t rows : {int64_t{1}, int64_t{37}, int64_t{130}}) {
       const Stored w(GetParam(), rows, k, seed++);
-      for (const int64_t tokens : {1, 2, 3, 4, 5, 13, 40}) {
+      for (const int64_t tokens : {1, 2, 3, 5, 8, 13, 16, 33, 40}) {
         SCOPED_TRACE(testing::Message() << "k " << k << ", rows " << rows << ", tokens " << tokens);
         RowsData x = test::random_rows(tokens, k, DType::f32, seed++);
         Int8Rows q(tokens, k);

@@ -277,8 +277,8 @@ constexpr int kStep = 4;
 MOE_INLINE void pair_steps(float *, int64_t) {}
 #endif
 
-// Panel of up to 32 tokens: [k/kStep][32 tokens][kStep] int8, [k/G][32] scales, [k/G][32] sums. Only whole lots of 16 tokens are written,
-// with zeros behind the last. With AVX-512 up to 8 tokens take two lanes each: [k/8][16 lanes of 32][4], the sums in the first.
+// Panel of up to 32 tokens: [k/kStep][32 tokens][kStep] int8, [k/G][32] scales, [k/G][32] sums. Only whole lots of 16 tokens are
+// written, with zeros behind the last. With AVX-512 up to 8 tokens take two lanes each: [k/8][16 lanes of 32][4], the sums in the first.
 constexpr int64_t kLot = 16;
 MOE_INLINE int lanes_of_a_token(int64_t tokens) { return kWidth == 16 && tokens <= 8 ? 2 : 1; }
 
