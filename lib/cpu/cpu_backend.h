@@ -13,7 +13,7 @@
 
 namespace moe::cpu {
 
-struct MixturePlan;  // mixture_plan.h
+struct GatedTerms;  // gated_terms.h
 
 class CpuBackend final : public Backend {
  public:
@@ -24,6 +24,10 @@ class CpuBackend final : public Backend {
   void matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) override;
   void matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) override;
   void outer_product(int64_t tokens, int64_t m, int64_t n, Rows v, Rows x, float *g, bool transposed) override;
+  void projection(int64_t tokens, Rows x, const Matrix &w, const float *bias, std::span<LowRankTerm> terms, Rows y, Store store,
+                  float *scratch) override;
+  void projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx, Store store,
+                           float *scratch) override;
   void embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) override;
   void rms_norm(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows y, Store store) override;
   void rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx, Store store) override;
@@ -81,7 +85,22 @@ class CpuBackend final : public Backend {
   void product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, MakePanels &&make_panels);
   template <class Operand>
   const Operand *operand_rows(Rows a, int64_t first, int64_t rows, int64_t k, Operand *space, int64_t *lda) const;
-  void prepare_mixture(MixturePlan &plan);  // gives the plan its memory and fills it (ffn_mixture.cpp)
+  // Gives the plan of a mixture's op its memory and fills it. The memory only grows.
+  template <class Plan>
+  void prepare(Plan &plan) {
+    Arena measure;
+    plan.take(measure);
+    if (!plan_memory_ || plan_memory_->capacity() < measure.peak()) {
+      plan_memory_.reset();
+      plan_memory_ = std::make_unique<Arena>(measure.peak() + measure.peak() / 4);
+    }
+    plan_memory_->release(0);
+    plan.take(*plan_memory_);
+    plan.fill(*pool_);
+  }
+  // projection.cpp
+  void run_gated_terms(const GatedTerms &gated, Rows input, Rows sum);
+  void add_factor_gradients(const GatedTerms &gated, Rows x, Rows dy);
   // Row t of activations as f32: a pointer into x itself when it is f32, else converted into `space`. i8 rows are read whole.
   const float *as_f32(Rows x, int64_t t, int64_t n, float *space) const {
     if (x.dtype == DType::f32) return static_cast<const float *>(x.data) + t * x.stride;
@@ -119,7 +138,8 @@ class CpuBackend final : public Backend {
   std::vector<Buffer> scratch_;   // one block per thread
   Buffer shared_;
   std::vector<int64_t> task_starts_, slot_starts_;  // attention: tasks of each sequence; only grow
-  std::unique_ptr<Arena> mixture_;  // packed experts and narrow arrays of the FFN mixture; only grows
+  std::unique_ptr<Arena> plan_memory_;  // packed experts and narrow arrays of a mixture's op; only grows
+  std::vector<LowRankTerm> plain_terms_;  // projection: those that go to the composite; only grows
 };
 
 }  // namespace moe::cpu

@@ -92,21 +92,12 @@ struct ForwardPass {
 
 }  // namespace
 
-void CpuBackend::prepare_mixture(MixturePlan &plan) {
-  Arena measure;
-  plan.take(measure);
-  if (!mixture_ || mixture_->capacity() < measure.peak()) mixture_ = std::make_unique<Arena>(measure.peak() + measure.peak() / 4);
-  mixture_->release(0);
-  plan.take(*mixture_);
-  plan.fill(*pool_);
-}
-
 void CpuBackend::ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0,
                              Rows hbar, Rows y) {
   if (shape.tokens == 0) return;
   const bool few = shape.tokens <= kFewTokens;
   MixturePlan plan(k_, shape, experts, few ? MixturePlan::Pass::few_tokens : MixturePlan::Pass::forward);
-  prepare_mixture(plan);
+  prepare(plan);
   reserve_scratch(static_cast<size_t>(std::max(5 * kStripValues, kMixtureBlock * shape.hidden)) * sizeof(float));
   const ForwardPass pass{plan, k_, u, a0, b0, hbar, y};
   if (few) {  // one block: the threads share its strips

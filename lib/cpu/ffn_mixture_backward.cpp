@@ -245,7 +245,7 @@ void CpuBackend::ffn_mixture_backward(const FfnMixtureShape &shape, std::span<co
                                       Rows b0, Rows dhbar, Rows delta, Rows da0, Rows db0, Rows du, float *dgates) {
   if (shape.tokens == 0) return;
   MixturePlan plan(k_, shape, experts, MixturePlan::Pass::backward);
-  prepare_mixture(plan);
+  prepare(plan);
   const int64_t block_values = std::max(StripSpace::kValues, kMixtureBlock * shape.hidden);
   reserve_scratch(static_cast<size_t>(block_values + (plan.input_stride + plan.down_stride) * kMixtureStrip) * sizeof(float));
   const BackwardPass pass{plan, k_, u, a0, b0, dhbar, delta, da0, db0, du, dgates};

@@ -11,21 +11,13 @@
 #include "base/arena.h"
 #include "base/thread_pool.h"
 #include "cpu/kernels.h"
+#include "cpu/panels.h"
 #include "tensor/backend.h"
 
 namespace moe::cpu {
 
 inline constexpr int64_t kMixtureBlock = 64;
 inline constexpr int64_t kMixtureStrip = 128;  // columns of f that are worked on at a time: a multiple of kPanel
-
-// The right operand of C[m, columns] = X[m, k] F: panels of kPanel columns, [k][kPanel] each.
-struct Panels {
-  float *data = nullptr;
-  int64_t k = 0, columns = 0;
-};
-// C[rows, count] (=|+=) X[rows, depth] F[first .. first + depth, column .. column + count]; column a multiple of kPanel.
-void multiply_panels(const Kernels &kernels, int64_t rows, const float *x, int64_t ldx, const Panels &f, int64_t first,
-                     int64_t depth, int64_t column, int64_t count, float *c, int64_t ldc, bool add);
 
 // The factors of one expert. The input factors of gate and up read the same u, so they stand one above the other:
 // A = [A^g; A^u], input_rank = rank of gate + rank of up.
@@ -84,9 +76,7 @@ struct MixturePlan {
   void pack(int64_t expert);
 };
 
-// Columns [column, column + width) of the rows `tokens` of x (nullptr: of the rows from `first` on) as f32, and of a strip back.
-void load_rows(const Kernels &kernels, Rows x, int64_t first, const int32_t *tokens, int64_t rows, int64_t column, int64_t width,
-               float *out, int64_t ldo);
+// A strip (rows of kMixtureStrip) into columns [column, column + width) of the rows of y from `first` on.
 void store_rows(const Kernels &kernels, const float *in, int64_t rows, int64_t width, Rows y, int64_t first, int64_t column);
 
 }  // namespace moe::cpu

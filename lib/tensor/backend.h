@@ -20,7 +20,8 @@ enum class Activation : uint8_t { silu, gelu_tanh };
 // How a product is stored: C = A B, or C += A B.
 enum class Store : uint8_t { set, add };
 
-// One low-rank side product of a projection: y += gate_t * scale * B A drop(x).
+// One low-rank side product of a projection: y += gate_t * scale * B A drop(x). A backend may leave out the tokens whose gate is 0:
+// u is for its own backward pass, and the gate gradient of such a token may stay as it is.
 struct LowRankTerm {
   LowRank factors;
   const float *gate = nullptr;      // gate of token t at gate[t * gate_stride]; nullptr = 1

@@ -149,7 +149,8 @@ struct Gradients {
   std::vector<float> dgates;
   std::vector<std::array<std::vector<float>, 2>> factors;
 };
-Gradients backward(Backend &backend, Problem &p) {
+template <class Op>  // a Backend, or the composite
+Gradients backward(Op &backend, Problem &p) {
   const Case &c = p.c;
   Gradients g{c.store == Store::add ? random_rows(c.tokens, c.in, DType::f32, 7, 1, 3) : RowsData(c.tokens, c.in, c.dtype, 3),
               std::vector<float>(p.gates.size()),
@@ -288,6 +289,123 @@ TEST(Projection, ThreadsDoNotChangeABit) {
     for (size_t i = 0; i < 2; i++)
       for (size_t which = 0; which < 2; which++)
         EXPECT_TRUE(same_bits(one.factors[i][which], two.factors[i][which])) << make(1)->name();
+  }
+}
+
+// A backend that computes projections as the composite of tensor/backend.cpp does, over all tokens.
+struct Composite {
+  Backend &backend;
+  void projection(int64_t tokens, Rows x, const Matrix &w, const float *bias, std::span<LowRankTerm> terms, Rows y, Store store,
+                  float *scratch) {
+    backend.Backend::projection(tokens, x, w, bias, terms, y, store, scratch);
+  }
+  void projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx, Store store,
+                           float *scratch) {
+    backend.Backend::projection_backward(tokens, x, w, terms, dy, dx, store, scratch);
+  }
+};
+
+// Terms with gates, of which none, one, some and all tokens have one other than 0, beside terms without.
+struct RoutedProblem : Problem {
+  explicit RoutedProblem(int64_t tokens, DType dtype, Store store = Store::set)
+      : Problem({tokens, 64, 150, {{16, true, 0}, {3, true, 0}, {5, false, 0}, {40, true, 0}, {0, true, 0}, {7, true, 0}}, dtype, true,
+                 store}) {
+    for (int64_t t = 0; t < tokens; t++) {
+      set_gate(t, 0, 0);
+      if (t != tokens / 2) set_gate(t, 1, 0);
+      if (random_uniform(8, static_cast<uint64_t>(t)) < 0.75) set_gate(t, 3, 0);
+    }
+  }
+  void set_gate(int64_t t, size_t term, float value) { gates[static_cast<size_t>(t) * c.terms.size() + term] = value; }
+  bool active(int64_t t, size_t term) const { return !c.terms[term].gated || gate(term, t) != 0; }
+};
+
+constexpr int64_t kRoutedTokens[] = {1, 5, 9, 33, 150, 700};
+
+TEST(Projection, RoutedTermsEqualTheComposite) {
+  for (const auto &backend : all_cpu_backends(2)) {
+    Composite composite{*backend};
+    for (const int64_t tokens : kRoutedTokens) {
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const Store store : {Store::set, Store::add}) {
+          RoutedProblem p(tokens, dtype, store);
+          SCOPED_TRACE(text(backend->name(), ": ", text_of(p.c)));
+          RowsData expected = p.output(), y = p.output();
+          std::vector<float> scratch = p.scratch();
+          composite.projection(tokens, p.x.rows(), p.matrix(), p.bias.data(), p.terms, expected.rows(), store, scratch.data());
+          scratch = p.scratch();
+          backend->projection(tokens, p.x.rows(), p.matrix(), p.bias.data(), p.terms, y.rows(), store, scratch.data());
+          EXPECT_LT(nmse(doubles(expected), y.values()), tolerance(y.dtype()));
+          EXPECT_TRUE(y.gap_untouched());
+
+          const Gradients got = backward(*backend, p), wanted = backward(composite, p);
+          EXPECT_LT(nmse(doubles(wanted.dx), got.dx.values()), tolerance(got.dx.dtype()));
+          EXPECT_TRUE(got.dx.gap_untouched());
+          for (size_t i = 0; i < p.terms.size(); i++) {
+            for (size_t which = 0; which < 2 && p.c.terms[i].rank > 0; which++)
+              EXPECT_LT(nmse(to_double(wanted.factors[i][which]), got.factors[i][which]), tolerance(DType::f32)) << i << " " << which;
+            for (int64_t t = 0; t < tokens; t++) {  // the gate gradient of a token that is left out may be 0
+              const size_t at = static_cast<size_t>(t) * p.terms.size() + i;
+              if (p.active(t, i)) EXPECT_NEAR(wanted.dgates[at], got.dgates[at], 2e-4 * (1 + std::abs(wanted.dgates[at])));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Projection, RoutedTermsTakeInt8Rows) {
+  for (const auto &backend : all_cpu_backends(2)) {
+    for (const int64_t tokens : kRoutedTokens) {
+      RoutedProblem p(tokens, DType::f32);
+      std::vector<uint8_t> bytes(static_cast<size_t>(tokens * row_bytes(DType::i8, p.c.in)));
+      const Rows x{bytes.data(), DType::i8, p.c.in};
+      backend->copy(tokens, p.c.in, p.x.rows(), x, Store::set);
+      RowsData expected = p.output(), y = p.output();
+      std::vector<float> scratch = p.scratch();
+      backend->Backend::projection(tokens, x, p.matrix(), nullptr, p.terms, expected.rows(), Store::set, scratch.data());
+      backend->projection(tokens, x, p.matrix(), nullptr, p.terms, y.rows(), Store::set, scratch.data());
+      EXPECT_LT(nmse(doubles(expected), y.values()), tolerance(DType::f32)) << backend->name() << ", T " << tokens;
+    }
+  }
+}
+
+TEST(Projection, TermsThatNoTokenSelectsChangeNoBit) {
+  for (const auto &backend : all_cpu_backends(2)) {
+    for (const int64_t tokens : {3, 100}) {
+      RoutedProblem p(tokens, DType::f32);
+      std::fill(p.gates.begin(), p.gates.end(), 0.0f);
+      std::vector<LowRankTerm> ungated = {p.terms[2]};
+      RowsData expected = p.output(), y = p.output();
+      std::vector<float> scratch = p.scratch();
+      backend->projection(tokens, p.x.rows(), p.matrix(), nullptr, ungated, expected.rows(), Store::set, scratch.data());
+      backend->projection(tokens, p.x.rows(), p.matrix(), nullptr, p.terms, y.rows(), Store::set, scratch.data());
+      EXPECT_TRUE(y.same_bits(expected)) << backend->name();
+      const Gradients g = backward(*backend, p);
+      for (const size_t i : {0, 1, 3, 5}) {
+        for (const auto &gradient : g.factors[i])
+          for (const float value : gradient) ASSERT_EQ(value, 0.25f) << backend->name() << ", term " << i;
+      }
+    }
+  }
+}
+
+TEST(Projection, ThreadsDoNotChangeABitOfRoutedTerms) {
+  for (const cpu::Kernels *kernels : all_kernels()) {
+    for (const int64_t tokens : kRoutedTokens) {
+      RoutedProblem p(tokens, DType::bf16);
+      const auto one = cpu_backend(*kernels, 1), two = cpu_backend(*kernels, 2);
+      RowsData first = p.output(), second = p.output();
+      std::vector<float> scratch = p.scratch();
+      one->projection(tokens, p.x.rows(), p.matrix(), p.bias.data(), p.terms, first.rows(), Store::set, scratch.data());
+      two->projection(tokens, p.x.rows(), p.matrix(), p.bias.data(), p.terms, second.rows(), Store::set, scratch.data());
+      EXPECT_TRUE(first.same_bits(second)) << kernels->level;
+      const Gradients a = backward(*one, p), b = backward(*two, p);
+      EXPECT_TRUE(a.dx.same_bits(b.dx) && same_bits(a.dgates, b.dgates)) << kernels->level;
+      for (size_t i = 0; i < p.terms.size(); i++)
+        for (size_t which = 0; which < 2; which++) EXPECT_TRUE(same_bits(a.factors[i][which], b.factors[i][which])) << kernels->level;
+    }
   }
 }
 
