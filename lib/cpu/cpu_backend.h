@@ -28,6 +28,8 @@ class CpuBackend final : public Backend {
                   float *scratch) override;
   void projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx, Store store,
                            float *scratch) override;
+  void matmul_low_rank(int64_t tokens, Rows x, const Matrix &w, bool transposed, Rows narrow, const Matrix &factor, const float *bias,
+                       Rows y, Store store, float *scratch) override;
   void embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) override;
   void rms_norm(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows y, Store store) override;
   void rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx, Store store) override;
@@ -76,13 +78,22 @@ class CpuBackend final : public Backend {
   // y = x W^T of a few tokens, a task for each range of weight rows; dot(data, rows, out, ldo, add) computes one.
   template <class Dot>
   void few_tokens(int64_t tokens, const Matrix &w, Rows y, Store store, Dot &&dot);
-  void matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
+  // What joins a product before its results are stored: narrow F^T (transposed: narrow F) and the bias.
+  struct Joined {
+    Rows narrow;
+    Matrix factor;
+    const float *bias = nullptr;
+    bool transposed = false;
+    void panel(const Kernels &kernels, int64_t column, int64_t columns, float *to) const;  // of F
+  };
+  void matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store, const Joined *joined = nullptr);
+  void transposed_f32(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store, const Joined *joined = nullptr);
   void matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
   // The panels of i8 activations for weights like w, int8_panel_bytes each.
   void pack_i8(int64_t tokens, Rows x, const Matrix &w, uint8_t *panels);
   void few_tokens_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
   template <class Operand, class MakePanels>
-  void product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, MakePanels &&make_panels);
+  void product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, const Joined *joined, MakePanels &&make_panels);
   template <class Operand>
   const Operand *operand_rows(Rows a, int64_t first, int64_t rows, int64_t k, Operand *space, int64_t *lda) const;
   // Gives the plan of a mixture's op its memory and fills it. The memory only grows.

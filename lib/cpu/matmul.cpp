@@ -102,20 +102,33 @@ const uint16_t *CpuBackend::operand_rows<uint16_t>(Rows a, int64_t first, int64_
   return space;
 }
 
-// make_panels(first_panel, count, destination) fills the operand panels of a task.
+void CpuBackend::Joined::panel(const Kernels &kernels, int64_t column, int64_t columns, float *to) const {
+  const auto *data = static_cast<const float *>(factor.data);
+  const int64_t bytes = factor.columns * 4;
+  if (transposed) kernels.panel_transposed_f32(DType::f32, data, bytes, column, columns, factor.rows, to);
+  else kernels.panel_f32(DType::f32, data + column * factor.columns, bytes, columns, factor.columns, to);
+}
+
+// make_panels(first_panel, count, destination) fills the operand panels of a task. What joins the product is added while the results
+// are in the first-level cache.
 template <class Operand, class MakePanels>
-void CpuBackend::product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, MakePanels &&make_panels) {
+void CpuBackend::product(int64_t tokens, int64_t columns, int64_t k, Rows a, Rows y, Store store, const Joined *joined,
+                         MakePanels &&make_panels) {
   const Product p = cut(tokens, columns, kPanel * k * static_cast<int64_t>(sizeof(Operand)));
-  const int64_t padded_k = bf16_k(k), block = 2 * k_.rows_per_tile;
+  const int64_t padded_k = bf16_k(k), block = 2 * k_.rows_per_tile, rank = joined ? joined->narrow.stride : 0;
   const int64_t panel_values = p.group * padded_k * kPanel, row_values = block * padded_k, result_values = block * kPanel;
-  reserve_scratch(static_cast<size_t>(panel_values + row_values) * sizeof(Operand) + static_cast<size_t>(result_values) * 4 + 256);
+  reserve_scratch(static_cast<size_t>(panel_values + row_values) * sizeof(Operand) +
+                  static_cast<size_t>(result_values + p.group * rank * kPanel) * 4 + 256);
   pool_->run(p.tasks(), [&](int64_t task, int thread) {
     const int64_t first_panel = p.first_panel(task), last_panel = p.last_panel(task);
     const int64_t first_row = p.first_row(task, tokens), last_row = p.last_row(task, tokens);
     Operand *panels = scratch<Operand>(thread), *space = panels + panel_values;
-    float *result = reinterpret_cast<float *>(space + row_values);
+    float *result = reinterpret_cast<float *>(space + row_values), *narrow_panels = result + result_values;
     const int64_t stride = (sizeof(Operand) == 2 ? padded_k : k) * kPanel;
     make_panels(first_panel, last_panel - first_panel, panels);
+    for (int64_t panel = first_panel; rank > 0 && panel < last_panel; panel++) {
+      joined->panel(k_, panel * kPanel, std::min(kPanel, columns - panel * kPanel), narrow_panels + (panel - first_panel) * rank * kPanel);
+    }
     for (int64_t row = first_row; row < last_row; row += block) {
       const int64_t rows = std::min(block, last_row - row);
       int64_t lda;
@@ -128,6 +141,11 @@ void CpuBackend::product(int64_t tokens, int64_t columns, int64_t k, Rows a, Row
         const Operand *b = panels + (panel - first_panel) * stride;
         if constexpr (sizeof(Operand) == 4) k_.tile_f32(rows, n, k, operand, lda, b, c, ldc, store == Store::add);
         else k_.tile_bf16(rows, n, k, operand, lda, b, c, ldc, store == Store::add);
+        if (rank > 0) {
+          k_.tile_f32(rows, n, rank, static_cast<const float *>(joined->narrow.data) + row * rank, rank,
+                      narrow_panels + (panel - first_panel) * rank * kPanel, c, ldc, true);
+        }
+        for (int64_t r = 0; joined && joined->bias && r < rows; r++) k_.add(n, joined->bias + column, c + r * ldc);
         for (int64_t r = 0; !direct && r < rows; r++) {
           k_.to_bf16(result + r * kPanel, n, static_cast<uint16_t *>(y.data) + (row + r) * y.stride + column);
         }
@@ -176,12 +194,22 @@ void CpuBackend::matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store s
   matmul_f32(tokens, x, w, y, store);
 }
 
-void CpuBackend::matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
+void CpuBackend::matmul_low_rank(int64_t tokens, Rows x, const Matrix &w, bool transposed, Rows narrow, const Matrix &factor,
+                                 const float *bias, Rows y, Store store, float *scratch) {
+  if (tokens <= kFewTokens || x.dtype == DType::i8) {
+    return Backend::matmul_low_rank(tokens, x, w, transposed, narrow, factor, bias, y, store, scratch);
+  }
+  const Joined joined{narrow, factor, bias, transposed};
+  if (transposed) transposed_f32(tokens, x, w, y, store, &joined);
+  else matmul_f32(tokens, x, w, y, store, &joined);
+}
+
+void CpuBackend::matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store, const Joined *joined) {
   const int64_t bytes = row_bytes(w.dtype, w.columns);
   const auto *data = static_cast<const std::byte *>(w.data);
   // bf16 operands round f32 weights too, low-rank factors among them; f32 inputs (the narrow side) keep f32 products
   if (k_.bf16_operands && x.dtype == DType::bf16) {
-    return product<uint16_t>(tokens, w.rows, w.columns, x, y, store, [&](int64_t panel, int64_t count, uint16_t *to) {
+    return product<uint16_t>(tokens, w.rows, w.columns, x, y, store, joined, [&](int64_t panel, int64_t count, uint16_t *to) {
       for (int64_t i = 0; i < count; i++) {
         const int64_t row = (panel + i) * kPanel;
         k_.panel_bf16(w.dtype, data + row * bytes, bytes, std::min(kPanel, w.rows - row), w.columns,
@@ -189,7 +217,7 @@ void CpuBackend::matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Sto
       }
     });
   }
-  product<float>(tokens, w.rows, w.columns, x, y, store, [&](int64_t panel, int64_t count, float *to) {
+  product<float>(tokens, w.rows, w.columns, x, y, store, joined, [&](int64_t panel, int64_t count, float *to) {
     for (int64_t i = 0; i < count; i++) {
       const int64_t row = (panel + i) * kPanel;
       k_.panel_f32(w.dtype, data + row * bytes, bytes, std::min(kPanel, w.rows - row), w.columns, to + i * w.columns * kPanel);
@@ -248,17 +276,20 @@ void CpuBackend::matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Stor
 }
 
 void CpuBackend::matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) {
-  if (tokens == 0) return;
+  if (tokens > 0) transposed_f32(tokens, dy, w, dx, store);
+}
+
+void CpuBackend::transposed_f32(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store, const Joined *joined) {
   const int64_t bytes = row_bytes(w.dtype, w.columns);
   const auto make = [&](auto kernel, int64_t panel, int64_t count, auto *to) {
     const int64_t column = panel * kPanel;
     kernel(w.dtype, w.data, bytes, column, std::min(count * kPanel, w.columns - column), w.rows, to);
   };
   if (k_.bf16_operands && dy.dtype == DType::bf16) {
-    return product<uint16_t>(tokens, w.columns, w.rows, dy, dx, store,
+    return product<uint16_t>(tokens, w.columns, w.rows, dy, dx, store, joined,
                              [&](int64_t panel, int64_t count, uint16_t *to) { make(k_.panel_transposed_bf16, panel, count, to); });
   }
-  product<float>(tokens, w.columns, w.rows, dy, dx, store,
+  product<float>(tokens, w.columns, w.rows, dy, dx, store, joined,
                  [&](int64_t panel, int64_t count, float *to) { make(k_.panel_transposed_f32, panel, count, to); });
 }
 

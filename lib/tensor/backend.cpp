@@ -24,6 +24,11 @@ bool any_dropout(std::span<const LowRankTerm> terms) {
                      [](const LowRankTerm &term) { return term.factors.rank > 0 && term.dropout > 0; });
 }
 
+// The usual case: a single term.
+bool one_term(std::span<const LowRankTerm> terms) {
+  return std::count_if(terms.begin(), terms.end(), [](const LowRankTerm &term) { return term.factors.rank > 0; }) == 1;
+}
+
 }  // namespace
 
 Memory Backend::allocate(size_t bytes) { return Memory(allocate_aligned(bytes), free_aligned); }
@@ -55,14 +60,15 @@ void Backend::projection(int64_t tokens, Rows x, const Matrix &w, const float *b
     matmul(tokens, input, factor_a(term, in), f32_rows(term.u, term.factors.rank), Store::set);
   }
   // The sum is formed in f32 and rounded once.
-  const bool round_at_end = y.dtype != DType::f32 && (bias || rank > 0);
+  const bool joined = one_term(terms), round_at_end = !joined && y.dtype != DType::f32 && (bias || rank > 0);
   const Rows sum = round_at_end ? f32_rows(wide, out) : y;
-  matmul(tokens, x, w, sum, store);
+  if (!joined) matmul(tokens, x, w, sum, store);
   for (const LowRankTerm &term : terms) {
     const int64_t r = term.factors.rank;
     if (r == 0) continue;
     const Rows scaled = f32_rows(narrow, r);
     scale_rows(tokens, r, f32_rows(term.u, r), term.gate, term.gate_stride, term.factors.scale, scaled);
+    if (joined) return matmul_low_rank(tokens, x, w, false, scaled, factor_b(term, out), bias, y, store, wide);
     matmul(tokens, scaled, factor_b(term, out), sum, Store::add);
   }
   if (bias) add_bias(tokens, out, bias, sum);
@@ -74,9 +80,10 @@ void Backend::projection_backward(int64_t tokens, Rows x, const Matrix &w, std::
   const int64_t in = w.columns, out = w.rows, rank = largest_rank(terms);
   float *dropped = scratch + tokens * std::max(in, out);
   float *narrow = dropped + (any_dropout(terms) ? tokens * in : 0);
-  const bool round_at_end = dx.data && dx.dtype != DType::f32 && rank > 0;
+  const bool joined = dx.data && one_term(terms) && !any_dropout(terms);
+  const bool round_at_end = !joined && dx.data && dx.dtype != DType::f32 && rank > 0;
   const Rows sum = round_at_end ? f32_rows(scratch, in) : dx;
-  if (dx.data) matmul_transposed(tokens, dy, w, sum, store);
+  if (dx.data && !joined) matmul_transposed(tokens, dy, w, sum, store);
 
   for (const LowRankTerm &term : terms) {
     const int64_t r = term.factors.rank;
@@ -96,7 +103,9 @@ void Backend::projection_backward(int64_t tokens, Rows x, const Matrix &w, std::
       outer_product(tokens, r, in, scaled, term.dropout > 0 ? wide : x, term.gradient.a, false);
     }
     if (!dx.data) continue;
-    if (term.dropout > 0) {  // dx += drop'(W A)
+    if (joined) {
+      matmul_low_rank(tokens, dy, w, true, scaled, factor_a(term, in), nullptr, dx, store, scratch);
+    } else if (term.dropout > 0) {  // dx += drop'(W A)
       matmul_transposed(tokens, scaled, factor_a(term, in), wide, Store::set);
       dropout(tokens, in, wide, term.dropout, term.dropout_seed, term.dropout_stream, wide);
       copy(tokens, in, wide, sum, Store::add);
@@ -105,6 +114,21 @@ void Backend::projection_backward(int64_t tokens, Rows x, const Matrix &w, std::
     }
   }
   if (round_at_end) copy(tokens, in, sum, dx, Store::set);
+}
+
+void Backend::matmul_low_rank(int64_t tokens, Rows x, const Matrix &w, bool transposed, Rows narrow, const Matrix &factor,
+                              const float *bias, Rows y, Store store, float *scratch) {
+  const int64_t columns = transposed ? w.columns : w.rows;
+  const bool round_at_end = y.dtype != DType::f32;
+  const Rows sum = round_at_end ? f32_rows(scratch, columns) : y;
+  const auto multiply = [&](Rows rows, const Matrix &matrix, Store how) {
+    if (transposed) matmul_transposed(tokens, rows, matrix, sum, how);
+    else matmul(tokens, rows, matrix, sum, how);
+  };
+  multiply(x, w, store);
+  multiply(narrow, factor, Store::add);
+  if (bias) add_bias(tokens, columns, bias, sum);
+  if (round_at_end) copy(tokens, columns, sum, y, Store::set);
 }
 
 }  // namespace moe

@@ -129,6 +129,11 @@ class Backend {
   virtual void projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx,
                                    Store store, float *scratch);
   static int64_t projection_scratch(int64_t tokens, int64_t in, int64_t out, std::span<const LowRankTerm> terms);  // floats
+  // The base product and the wide half of one low-rank term:  y (=|+=) x W^T + narrow F^T + bias  or, transposed,
+  // y (=|+=) x W + narrow F, rounded once. narrow f32 [T, rank]; F as B [out, rank] or A [rank, in]; bias only when not transposed.
+  // scratch: T times the columns of y floats when y is bf16. Composite of the products above.
+  virtual void matmul_low_rank(int64_t tokens, Rows x, const Matrix &w, bool transposed, Rows narrow, const Matrix &factor,
+                               const float *bias, Rows y, Store store, float *scratch);
 
   // ---- rows -------------------------------------------------------------------------------------------
   // out[t] = scale * W[tokens[t]]     out f32 [T, d]
