@@ -145,13 +145,18 @@ TEST_P(GoldenLora, TwentyStepsFollowTheReference) {
   Backend &ops = model_->backend();
   const int64_t n = static_cast<int64_t>(adapter_->parameters().size());
   std::vector<float> m(static_cast<size_t>(n)), v(m);
+  // Rounding errors of f32 grow 2.5-fold a step in this case, in the references' own f32 run too (its losses are 1e-4 off, 1e-6 in the
+  // other cases), so its gradient norms are held to the reference while they are comparable, its losses to the end.
+  const bool unsteady = std::string_view(GetParam()) == "llama_qv_rslora";
   for (int64_t step = 0; step < 20; step++) {
     std::fill(adapter_->gradients().begin(), adapter_->gradients().end(), 0.0f);
     const PassResult result = run(*model_, overlay, batch_, request);
     const size_t i = static_cast<size_t>(step);
-    EXPECT_NEAR(result.nll / static_cast<double>(result.supervised), train->find("losses")->items()[i].number(), 1e-3) << step;
+    EXPECT_NEAR(result.nll / static_cast<double>(result.supervised), train->find("losses")->items()[i].number(), unsteady ? 1e-3 : 1e-5) << step;
     const double norm = std::sqrt(ops.sum_of_squares(n, adapter_->gradients().data()));
-    EXPECT_NEAR(norm, train->find("gradient_norms")->items()[i].number(), 5e-3 * (1 + norm)) << step;
+    EXPECT_NEAR(norm, train->find("gradient_norms")->items()[i].number(),
+                (!unsteady ? 2e-5 : step < 6 ? 1e-4 : 2e-2) * (1 + norm))
+        << step;
     AdamW options;
     options.learning_rate = static_cast<float>(train->find("learning_rates")->items()[i].number());
     options.weight_decay = static_cast<float>(train->number_at("weight_decay", "train"));
