@@ -28,6 +28,7 @@ class CpuBackend final : public Backend {
                   float *scratch) override;
   void projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx, Store store,
                            float *scratch) override;
+  void projections(int64_t tokens, Rows x, std::span<const ProjectionPart> parts, float *scratch) override;
   void matmul_low_rank(int64_t tokens, Rows x, const Matrix &w, bool transposed, Rows narrow, const Matrix &factor, const float *bias,
                        Rows y, Store store, float *scratch) override;
   void embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) override;
@@ -75,9 +76,16 @@ class CpuBackend final : public Backend {
     if (shared_.size() < bytes) shared_ = Buffer(bytes + bytes / 4);
     return reinterpret_cast<T *>(shared_.data());
   }
-  // y = x W^T of a few tokens, a task for each range of weight rows; dot(data, rows, out, ldo, add) computes one.
+  // One of a few products of the same rows that run as one: y (=|+=) x W^T.
+  struct OneProduct {
+    const Matrix *w = nullptr;
+    Rows y;
+    Store store = Store::set;
+  };
+  static constexpr size_t kMostParts = 4;
+  // Products of a few tokens, a task for each range of weight rows; dot(w, data, rows, out, ldo, add) computes one.
   template <class Dot>
-  void few_tokens(int64_t tokens, const Matrix &w, Rows y, Store store, Dot &&dot);
+  void few_tokens(int64_t tokens, std::span<const OneProduct> parts, Dot &&dot);
   // What joins a product before its results are stored: narrow F^T (transposed: narrow F) and the bias.
   struct Joined {
     Rows narrow;
@@ -88,7 +96,7 @@ class CpuBackend final : public Backend {
   };
   void matmul_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store, const Joined *joined = nullptr);
   void transposed_f32(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store, const Joined *joined = nullptr);
-  void matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);
+  void matmul_i8(int64_t tokens, Rows x, std::span<const OneProduct> parts);  // beyond kFewInt8Tokens weights of one type
   // The panels of i8 activations for weights like w, int8_panel_bytes each.
   void pack_i8(int64_t tokens, Rows x, const Matrix &w, uint8_t *panels);
   void few_tokens_f32(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 #include "cpu/cpu_backend.h"
 
@@ -69,6 +70,13 @@ struct Int8Product {
   int64_t last_panel(int64_t task) const { return panels * (task % parts + 1) / parts; }
   size_t scratch_bytes() const { return static_cast<size_t>(expanded_bytes(kInt8Rows, k) + 2 * kInt8Rows * kPanel * 4); }
 };
+
+// The part that holds a task, from the numbers after the last task of each.
+size_t part_of(std::span<const int64_t> ends, int64_t task) {
+  size_t part = 0;
+  while (task >= ends[part]) part++;
+  return part;
+}
 
 }  // namespace
 
@@ -155,19 +163,31 @@ void CpuBackend::product(int64_t tokens, int64_t columns, int64_t k, Rows a, Row
 }
 
 template <class Dot>
-void CpuBackend::few_tokens(int64_t tokens, const Matrix &w, Rows y, Store store, Dot &&dot) {
-  const int64_t bytes = row_bytes(w.dtype, w.columns), threads = pool_->threads();
-  const int64_t tasks = std::min(((w.rows * bytes + kTaskBytes - 1) / kTaskBytes + threads - 1) / threads * threads, w.rows);
+void CpuBackend::few_tokens(int64_t tokens, std::span<const OneProduct> parts, Dot &&dot) {
+  const auto bytes_of = [](const Matrix &w) { return row_bytes(w.dtype, w.columns); };
+  int64_t total = 0, tasks = 0;
+  for (const OneProduct &part : parts) total += part.w->rows * bytes_of(*part.w);
+  const int64_t threads = pool_->threads(), wanted = ((total + kTaskBytes - 1) / kTaskBytes + threads - 1) / threads * threads;
+  std::array<int64_t, kMostParts> counts{}, ends{};
+  for (size_t i = 0; i < parts.size(); i++) {
+    const Matrix &w = *parts[i].w;
+    counts[i] = std::clamp<int64_t>((w.rows * bytes_of(w) * wanted + total / 2) / total, 1, w.rows);
+    ends[i] = tasks += counts[i];
+  }
   pool_->run(tasks, [&](int64_t task, int) {
-    for (int64_t row = w.rows * task / tasks, end = w.rows * (task + 1) / tasks, rows; row < end; row += rows) {
+    const size_t i = part_of(ends, task);
+    const auto &[weights, y, store] = parts[i];
+    const Matrix &w = *weights;
+    const int64_t count = counts[i], piece = task - (ends[i] - count);
+    for (int64_t row = w.rows * piece / count, end = w.rows * (piece + 1) / count, rows; row < end; row += rows) {
       rows = std::min(kRowsPerTask, end - row);
-      const void *data = static_cast<const std::byte *>(w.data) + row * bytes;
+      const void *data = static_cast<const std::byte *>(w.data) + row * bytes_of(w);
       if (y.dtype == DType::f32) {
-        dot(data, rows, static_cast<float *>(y.data) + row, y.stride, store == Store::add);
+        dot(w, data, rows, static_cast<float *>(y.data) + row, y.stride, store == Store::add);
         continue;
       }
       float result[kFewTokens * kRowsPerTask];
-      dot(data, rows, result, kRowsPerTask, false);
+      dot(w, data, rows, result, kRowsPerTask, false);
       for (int64_t t = 0; t < tokens; t++) put_part(result + t * kRowsPerTask, row, rows, y, t, Store::set);
     }
   });
@@ -182,14 +202,16 @@ void CpuBackend::few_tokens_f32(int64_t tokens, Rows x, const Matrix &w, Rows y,
     for (int64_t t = 0; t < tokens; t++) as_f32(x, t, w.columns, converted + t * w.columns);
     input = converted;
   }
-  few_tokens(tokens, w, y, store, [&](const void *data, int64_t rows, float *out, int64_t ldo, bool add) {
+  const OneProduct part{&w, y, store};
+  few_tokens(tokens, {&part, 1}, [&](const Matrix &, const void *data, int64_t rows, float *out, int64_t ldo, bool add) {
     k_.dot_rows(w.dtype, data, row_bytes(w.dtype, w.columns), rows, w.columns, tokens, input, ldx, out, ldo, add);
   });
 }
 
 void CpuBackend::matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
   if (tokens == 0) return;
-  if (x.dtype == DType::i8 && dtype_info(w.dtype).quantized) return matmul_i8(tokens, x, w, y, store);
+  const OneProduct part{&w, y, store};
+  if (x.dtype == DType::i8 && dtype_info(w.dtype).quantized) return matmul_i8(tokens, x, {&part, 1});
   if (tokens <= kFewTokens) return few_tokens_f32(tokens, x, w, y, store);
   matmul_f32(tokens, x, w, y, store);
 }
@@ -235,25 +257,56 @@ void CpuBackend::pack_i8(int64_t tokens, Rows x, const Matrix &w, uint8_t *panel
   else pool_->run(count, pack);
 }
 
-void CpuBackend::matmul_i8(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) {
-  const int64_t bytes = row_bytes(w.dtype, w.columns), k = w.columns, x_bytes = row_bytes(DType::i8, x.stride);
+// Integer products without low-rank terms run as one: one hand-over to the threads, the tokens turned once. Turned tokens fit weights
+// of one type.
+void CpuBackend::projections(int64_t tokens, Rows x, std::span<const ProjectionPart> parts, float *scratch) {
+  const auto joins = [&](const ProjectionPart &part) {
+    return dtype_info(part.w->dtype).quantized &&
+           std::all_of(part.terms.begin(), part.terms.end(), [](const LowRankTerm &term) { return term.factors.rank == 0; });
+  };
+  if (tokens == 0 || x.dtype != DType::i8 || !std::all_of(parts.begin(), parts.end(), joins)) {
+    return Backend::projections(tokens, x, parts, scratch);
+  }
+  std::array<OneProduct, kMostParts> joined;
+  size_t count = 0;
+  for (size_t i = 0; i < parts.size(); i++) {
+    joined[count++] = {parts[i].w, parts[i].y, Store::set};
+    const bool next_fits = i + 1 < parts.size() && count < kMostParts &&
+                           (tokens <= kFewInt8Tokens || parts[i + 1].w->dtype == parts[i].w->dtype);
+    if (next_fits) continue;
+    matmul_i8(tokens, x, {joined.data(), count});
+    count = 0;
+  }
+}
+
+void CpuBackend::matmul_i8(int64_t tokens, Rows x, std::span<const OneProduct> parts) {
+  const Matrix &first_w = *parts[0].w;
+  const int64_t k = first_w.columns, x_bytes = row_bytes(DType::i8, x.stride);
   const auto *input = static_cast<const uint8_t *>(x.data);
   if (tokens <= kFewInt8Tokens) {
-    return few_tokens(tokens, w, y, store, [&](const void *data, int64_t rows, float *out, int64_t ldo, bool add) {
-      k_.dot_rows_i8(w.dtype, data, bytes, rows, k, tokens, input, x_bytes, out, ldo, add);
+    return few_tokens(tokens, parts, [&](const Matrix &w, const void *data, int64_t rows, float *out, int64_t ldo, bool add) {
+      k_.dot_rows_i8(w.dtype, data, row_bytes(w.dtype, k), rows, k, tokens, input, x_bytes, out, ldo, add);
     });
   }
-  const Int8Product p(tokens, w);
-  uint8_t *const panels = shared<uint8_t>(p.panels * p.panel_bytes);
-  pack_i8(tokens, x, w, panels);
-  reserve_scratch(p.scratch_bytes());
-  pool_->run(p.tasks(), [&](int64_t task, int thread) {
+  std::array<int64_t, kMostParts> ends{};
+  int64_t tasks = 0;
+  for (size_t i = 0; i < parts.size(); i++) ends[i] = tasks += Int8Product(tokens, *parts[i].w).tasks();
+  const Int8Product turned_tokens(tokens, first_w);
+  uint8_t *const panels = shared<uint8_t>(turned_tokens.panels * turned_tokens.panel_bytes);
+  pack_i8(tokens, x, first_w, panels);
+  reserve_scratch(turned_tokens.scratch_bytes());
+  pool_->run(tasks, [&](int64_t index, int thread) {
+    const size_t part = part_of(ends, index);
+    const auto &[weights, y, store] = parts[part];
+    const Matrix &w = *weights;
+    const Int8Product p(tokens, w);
+    const int64_t task = index - (ends[part] - p.tasks()), bytes = row_bytes(w.dtype, k);
     const int64_t row = p.first_row(task), rows = std::min(kInt8Rows, w.rows - row);
     const int64_t first = p.first_panel(task), last = p.last_panel(task);
     float *const result = scratch<float>(thread), *const turned = result + kInt8Rows * kPanel;
     uint8_t *const expanded = reinterpret_cast<uint8_t *>(turned + kInt8Rows * kPanel);
     const std::byte *const data = static_cast<const std::byte *>(w.data) + row * bytes;
-    const auto put = [&](int64_t panel) {
+    const auto put = [&, &y = y, &store = store](int64_t panel) {
       const int64_t token = panel * kPanel, n = std::min(kPanel, tokens - token);
       k_.transpose(rows, (n + 15) / 16 * 16, result, kPanel, turned, kInt8Rows);
       for (int64_t t = 0; t < n; t++) put_part(turned + t * kInt8Rows, row, rows, y, token + t, store);

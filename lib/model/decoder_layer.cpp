@@ -1,6 +1,8 @@
 #include "model/decoder_layer.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 namespace moe {
 namespace {
@@ -73,7 +75,7 @@ LayerScratch DecoderLayer::take_scratch(Arena &arena, bool backward) const {
   const int64_t widest = std::max({config_.query_width(), config_.kv_width(), config_.hidden, config_.intermediate});
   s.normed = activations(arena, config_.hidden);
   s.hidden = activations(arena, config_.intermediate);
-  s.wide = arena.take<float>(t * static_cast<size_t>(widest));
+  s.wide = arena.take<float>(t * static_cast<size_t>(std::max(widest, config_.query_width() + config_.kv_width())));
   if (inference) s.int8 = arena.take_bytes(t * static_cast<size_t>(row_bytes(DType::i8, (widest + 31) / 32 * 32)));
   int64_t projection = 0;
   const auto measure = [&](const Adapter &adapter) {
@@ -176,6 +178,17 @@ void DecoderLayer::project(int64_t layer, Module module, Rows x, Rows y, Store s
   ops_.projection(tokens_, x, w, nullptr, state.terms[static_cast<int>(module)], y, store, scratch.projection);
 }
 
+void DecoderLayer::project(int64_t layer, Rows x, std::initializer_list<std::pair<Module, Rows>> outputs, LayerState &state,
+                           LayerScratch &scratch) {
+  std::array<ProjectionPart, 3> parts;
+  size_t count = 0;
+  for (const auto &[module, y] : outputs) {
+    const auto m = static_cast<size_t>(module);
+    parts[count++] = {&model_.layer(layer).projection[m], state.terms[m], y};
+  }
+  ops_.projections(tokens_, x, {parts.data(), count}, scratch.projection);
+}
+
 // norm(x) as the modules read it. A router reads it before it is rounded to int8, and so do the experts of an FFN mixture; low-rank
 // terms of a projection read what the projection reads.
 Rows DecoderLayer::normalize(int64_t layer, std::initializer_list<Module> modules, RouterKind kind, const float *x, const float *weight,
@@ -198,15 +211,15 @@ void DecoderLayer::project_keys(int64_t layer, const float *x, LayerState &state
   set_terms(layer, state);
   const Rows input = normalize(layer, {Module::q_proj, Module::k_proj, Module::v_proj}, RouterKind::attention, x, w.attention_norm,
                                state.attention_router, scratch);
-  const auto rotated = [&](Module module, int64_t heads, const float *norm, Rows raw, Rows out) {
-    const int64_t width = heads * config_.head_dimension;
-    project(layer, module, input, f32_rows(scratch.wide, width), Store::set, state, scratch);
-    if (raw.data) ops_.copy(tokens_, width, f32_rows(scratch.wide, width), raw, Store::set);
-    ops_.rotary(tokens_, heads, config_.head_dimension, f32_rows(scratch.wide, width), norm, epsilon, table, out);
+  const Rows q = f32_rows(scratch.wide, config_.query_width());
+  const Rows k = f32_rows(scratch.wide + tokens_ * config_.query_width(), config_.kv_width());
+  project(layer, input, {{Module::q_proj, q}, {Module::k_proj, k}, {Module::v_proj, state.v}}, state, scratch);
+  const auto rotate = [&](int64_t heads, Rows projected, const float *norm, Rows raw, Rows out) {
+    if (raw.data) ops_.copy(tokens_, projected.stride, projected, raw, Store::set);
+    ops_.rotary(tokens_, heads, config_.head_dimension, projected, norm, epsilon, table, out);
   };
-  rotated(Module::q_proj, config_.heads, w.q_norm, state.raw_q, state.q);
-  rotated(Module::k_proj, config_.kv_heads, w.k_norm, state.raw_k, state.k);
-  project(layer, Module::v_proj, input, state.v, Store::set, state, scratch);
+  rotate(config_.heads, q, w.q_norm, state.raw_q, state.q);
+  rotate(config_.kv_heads, k, w.k_norm, state.raw_k, state.k);
 }
 
 // middle = x + [norm](W_o attention)
@@ -233,8 +246,7 @@ void DecoderLayer::feed_forward(int64_t layer, float *y, LayerState &state, Laye
   const LayerWeights &w = model_.layer(layer);
   const Rows input =
       normalize(layer, {Module::gate_proj, Module::up_proj}, RouterKind::ffn, state.middle, w.ffn_norm, state.ffn_router, scratch);
-  project(layer, Module::gate_proj, input, state.gate, Store::set, state, scratch);
-  project(layer, Module::up_proj, input, state.up, Store::set, state, scratch);
+  project(layer, input, {{Module::gate_proj, state.gate}, {Module::up_proj, state.up}}, state, scratch);
 
   const Rows hidden = product_input(layer, {Module::down_proj}, scratch.hidden, scratch);
   float *sum = config_.sandwich_norms ? scratch.wide : y;

@@ -4,6 +4,7 @@
 // Adapters stand inside every projection; a mixture routes n1 (attention deltas) and n2 (whole FFNs).
 #pragma once
 #include <initializer_list>
+#include <utility>
 #include <vector>
 
 #include "base/arena.h"
@@ -85,6 +86,7 @@ class DecoderLayer {
   void backward_ffn(int64_t layer, LayerState &state, LayerScratch &scratch, const RouterLossGradient &losses, float *dx);
   void backward_attention(int64_t layer, const float *x, LayerState &state, LayerScratch &scratch, const RouterLossGradient &losses, float *dx);
   void project(int64_t layer, Module module, Rows x, Rows y, Store store, LayerState &state, LayerScratch &scratch);
+  void project(int64_t layer, Rows x, std::initializer_list<std::pair<Module, Rows>> outputs, LayerState &state, LayerScratch &scratch);
   void project_backward(int64_t layer, Module module, Rows x, Rows dy, float *dx, Store store, LayerState &state, LayerScratch &scratch);
   void set_terms(int64_t layer, LayerState &state) const;
   std::vector<MixtureExpert> experts_of(int64_t layer) const;

@@ -75,6 +75,10 @@ void Backend::projection(int64_t tokens, Rows x, const Matrix &w, const float *b
   if (round_at_end) copy(tokens, out, sum, y, Store::set);
 }
 
+void Backend::projections(int64_t tokens, Rows x, std::span<const ProjectionPart> parts, float *scratch) {
+  for (const ProjectionPart &part : parts) projection(tokens, x, *part.w, nullptr, part.terms, part.y, Store::set, scratch);
+}
+
 void Backend::projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx,
                                   Store store, float *scratch) {
   const int64_t in = w.columns, out = w.rows, rank = largest_rank(terms);

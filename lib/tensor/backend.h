@@ -33,6 +33,13 @@ struct LowRankTerm {
   float *gate_gradient = nullptr;   // backward: dL/dgate of token t is added at gate_gradient[t * gate_stride]
 };
 
+// One of several projections of the same rows: y = W x + sum of low-rank terms.
+struct ProjectionPart {
+  const Matrix *w = nullptr;
+  std::span<LowRankTerm> terms;
+  Rows y;
+};
+
 // Keys and values that the queries of one sequence may see. Query i (0-based within `queries`) stands at key index
 // key_count - queries + i and sees the keys j <= its own index, with a window only j > index - window.
 struct AttentionSequence {
@@ -129,6 +136,8 @@ class Backend {
   virtual void projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx,
                                    Store store, float *scratch);
   static int64_t projection_scratch(int64_t tokens, int64_t in, int64_t out, std::span<const LowRankTerm> terms);  // floats
+  // Queries, keys and values, or gate and up: projections without bias of the same x, set. Composite: one after the other.
+  virtual void projections(int64_t tokens, Rows x, std::span<const ProjectionPart> parts, float *scratch);
   // The base product and the wide half of one low-rank term:  y (=|+=) x W^T + narrow F^T + bias  or, transposed,
   // y (=|+=) x W + narrow F, rounded once. narrow f32 [T, rank]; F as B [out, rank] or A [rank, in]; bias only when not transposed.
   // scratch: T times the columns of y floats when y is bf16. Composite of the products above.

@@ -110,6 +110,37 @@ TEST_P(Int8Types, ProductsEqualTheDoubleReferenceOfTheRoundedValues) {
   }
 }
 
+// Each of the products alone is held to the reference above.
+TEST(Int8, ProjectionsOfTheSameRowsHaveTheBitsOfEach) {
+  const Stored weights[] = {{DType::q4_1, 130, 768, 21}, {DType::q4_1, 37, 768, 22}, {DType::q6_k, 61, 768, 23},
+                            {DType::q4_k, 1, 768, 24},   {DType::q4_k, 200, 768, 25}, {DType::f32, 19, 768, 26}};
+  const std::vector<std::vector<int>> sets = {{0, 1}, {0, 1, 2}, {2, 3, 4}, {0, 1, 2, 3, 4}, {3}, {0, 5}};
+  for (const auto &backend : test::all_backends(2)) {
+    for (const int64_t tokens : {1, 2, 3, 8, 70}) {
+      RowsData x = test::random_rows(tokens, 768, DType::f32, 27);
+      Int8Rows q = rounded(*backend, x);
+      for (const std::vector<int> &set : sets) {
+        SCOPED_TRACE(testing::Message() << backend->name() << ", tokens " << tokens << ", " << set.size() << " from " << set[0]);
+        std::vector<RowsData> joined, alone;
+        std::vector<ProjectionPart> parts;
+        for (const int i : set) {
+          for (auto *outputs : {&joined, &alone}) outputs->emplace_back(tokens, weights[i].matrix.rows, i % 2 ? DType::bf16 : DType::f32, 3);
+        }
+        for (size_t i = 0; i < set.size(); i++) {
+          const Matrix &w = weights[set[i]].matrix;
+          parts.push_back({&w, {}, joined[i].rows()});
+          backend->matmul(tokens, q.rows(), w, alone[i].rows(), Store::set);
+        }
+        backend->projections(tokens, q.rows(), parts, nullptr);
+        for (size_t i = 0; i < set.size(); i++) {
+          EXPECT_TRUE(joined[i].same_bits(alone[i])) << i;
+          EXPECT_TRUE(joined[i].gap_untouched()) << i;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Int8Types, AddsAndRoundsToBf16) {
   const Stored w(GetParam(), 45, 256, 5);
   for (const auto &backend : test::all_backends(2)) {
