@@ -102,6 +102,11 @@ MOE_API int32_t moe_abi_version(void);
 
 #define MOE_FEATURE_PCRE2 1    /* pre-tokenizer patterns beyond the built-in ones */
 #define MOE_FEATURE_UTF8PROC 2 /* Unicode normalization */
+#define MOE_FEATURE_ZLIB 4     /* codecs of compressed rows and Parquet files */
+#define MOE_FEATURE_ZSTD 8
+#define MOE_FEATURE_SNAPPY 16
+#define MOE_FEATURE_LZ4 32
+#define MOE_FEATURE_BROTLI 64
 #define MOE_FEATURE_AVX2 256   /* kernels that this build has and this machine can run */
 #define MOE_FEATURE_AVX512 512
 #define MOE_FEATURE_AVX512_BF16 1024

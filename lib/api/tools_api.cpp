@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "cpu/kernels.h"
 #include "cpu/measure.h"
+#include "formats/codec.h"
 #include "formats/packed.h"
 #include "model/dump.h"
 #include "model/inspect.h"
@@ -26,6 +27,11 @@ std::vector<Feature> features() {
   const auto level = [](const char *name) { return cpu::kernels_of(name) != nullptr; };
   return {{MOE_FEATURE_PCRE2, "pcre2", MOE_HAVE_PCRE2 != 0},
           {MOE_FEATURE_UTF8PROC, "utf8proc", MOE_HAVE_UTF8PROC != 0},
+          {MOE_FEATURE_ZLIB, "zlib", codec_available(Codec::gzip)},
+          {MOE_FEATURE_ZSTD, "zstd", codec_available(Codec::zstd)},
+          {MOE_FEATURE_SNAPPY, "snappy", codec_available(Codec::snappy)},
+          {MOE_FEATURE_LZ4, "lz4", codec_available(Codec::lz4)},
+          {MOE_FEATURE_BROTLI, "brotli", codec_available(Codec::brotli)},
           {MOE_FEATURE_AVX2, "avx2", level("avx2")},
           {MOE_FEATURE_AVX512, "avx512", level("avx512")},
           {MOE_FEATURE_AVX512_BF16, "avx512_bf16", level("avx512_bf16")},
