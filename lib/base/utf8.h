@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,21 @@ inline size_t utf8_length(std::string_view text) {
   }
   if (first > 0xF4 || (first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F)) return 0;
   return tail(1) && tail(2) && tail(3) ? 4 : 0;
+}
+
+inline bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    size_t length = 0;
+    if (text.size() >= 16) {  // most text is ASCII
+      uint64_t words[2];
+      std::memcpy(words, text.data(), sizeof words);
+      length = ((words[0] | words[1]) & 0x8080808080808080u) == 0 ? sizeof words : 0;
+    }
+    if (length == 0) length = utf8_length(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
 }
 
 inline void append_utf8(std::string &out, uint32_t code_point) {
