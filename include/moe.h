@@ -984,8 +984,8 @@ MOE_API int32_t moe_perplexity(const moe_model *model, const moe_lora *lora, con
 /*
  * What a file or folder holds, as JSON {"kind", "path", ...}: a GGUF or safetensors file, a model folder, an adapter folder, a
  * bundle (with the recorded path of its base model) or a checkpoint: tensors (name, dtype, shape, bytes), metadata,
- * configuration, fingerprint where there is one. No weights are loaded. *out is freed by moe_text_free. Errors: IO, FORMAT. Any
- * thread. Since 0.1.
+ * configuration, fingerprint where there is one; or a Parquet file: schema, row groups, columns (type, codec, encodings, sizes).
+ * No weights or rows are loaded. *out is freed by moe_text_free. Errors: IO, FORMAT, UNSUPPORTED. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_inspect(const char *path, moe_text **out, moe_error *error);
 

@@ -17,6 +17,25 @@ void print_tensors(Console &console, const Json &tensors) {
   }
 }
 
+// The columns of each row group of a Parquet file.
+void print_row_groups(Console &console, const Json &groups) {
+  for (size_t i = 0; i < groups.size(); i++) {
+    const Json &group = groups.items()[i];
+    console.print(format("row group %zu, %s rows:\n", i, group.at("rows").string().c_str()));
+    for (const Json &column : group.at("columns").items()) {
+      const auto part = [&](const char *key) { return column.at(key).string(); };
+      const auto bytes = [&](const char *key) { return bytes_text(column.at(key).number()); };
+      const std::string line = format("  %-32s %-24s ", part("name").c_str(), part("type").c_str());
+      console.print(line +
+                    (column.find("encrypted") ? "encrypted"
+                                              : format("%-12s %10s of %10s  ", part("codec").c_str(),
+                                                       bytes("compressed_bytes").c_str(), bytes("uncompressed_bytes").c_str()) +
+                                                    part("encodings")) +
+                    "\n");
+    }
+  }
+}
+
 // A value on its line; an object as an indented block.
 void print_value(Console &console, const std::string &indent, const std::string &key, const Json &value) {
   if (value.is_object() && value.size() > 0) {
@@ -39,6 +58,7 @@ int run_inspect(Context &context) {
   if (context.command.json) return context.console.print(json.dump(2) + "\n"), kDone;
   for (const auto &[key, value] : json.members()) {
     if (key == "tensors") context.console.print("tensors:\n"), print_tensors(context.console, value);
+    else if (key == "row_groups") print_row_groups(context.console, value);
     else print_value(context.console, "", key, value);
   }
   return kDone;

@@ -24,15 +24,23 @@ inline size_t utf8_length(std::string_view text) {
   return tail(1) && tail(2) && tail(3) ? 4 : 0;
 }
 
+// Length of the ASCII that begins `text`, rounded down to eights where it is long.
+inline size_t ascii_length(std::string_view text) {
+  size_t at = 0;
+  for (uint64_t eight; at + 8 <= text.size(); at += 8) {
+    std::memcpy(&eight, text.data() + at, 8);
+    if (eight & 0x8080808080808080u) return at;
+  }
+  while (at < text.size() && static_cast<uint8_t>(text[at]) < 0x80) ++at;
+  return at;
+}
+
 inline bool is_utf8(std::string_view text) {
   while (!text.empty()) {
-    size_t length = 0;
-    if (text.size() >= 16) {  // most text is ASCII
-      uint64_t words[2];
-      std::memcpy(words, text.data(), sizeof words);
-      length = ((words[0] | words[1]) & 0x8080808080808080u) == 0 ? sizeof words : 0;
-    }
-    if (length == 0) length = utf8_length(text);
+    const size_t ascii = ascii_length(text);
+    text.remove_prefix(ascii);
+    if (ascii > 0) continue;
+    const size_t length = utf8_length(text);
     if (length == 0) return false;
     text.remove_prefix(length);
   }

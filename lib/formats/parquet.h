@@ -68,7 +68,8 @@ class ParquetRowGroup {
   ParquetRowGroup(const ParquetFile &file, size_t row_group, const std::vector<std::string> &names = {});
 
   uint64_t rows() const { return rows_; }
-  bool next(Json &row);  // false after the last
+  // False after the last row. A row with a text that is not UTF-8 is null, and `defect` says so; it is empty otherwise.
+  bool next(Json &row, std::string &defect);
 
  private:
   void add_columns(const ParquetField &field);
@@ -86,6 +87,7 @@ class ParquetRowGroup {
   uint64_t output_left_;
   ParquetBudget budget_;
   std::vector<const ParquetField *> fields_;
+  std::string defect_;
   std::vector<std::unique_ptr<ParquetColumn>> columns_;  // those of `fields_`, by their number in the file
 };
 
@@ -97,7 +99,8 @@ class ParquetRows {
   explicit ParquetRows(File file, std::vector<std::string> names = {});
 
   const ParquetFile &file() const { return *file_; }
-  bool next(Json &row);                        // false after the last row
+  bool next(Json &row, std::string &defect);   // as ParquetRowGroup
+  bool next(Json &row);                        // a defect is Code::format
   std::string where() const;                   // of the last row, for messages: "<path>: row <n>", from 1
   uint64_t number() const { return number_; }  // from 1
 

@@ -15,10 +15,6 @@ namespace {
 // What a row group may give out: a dictionary makes much of little, but not without end.
 constexpr uint64_t kOutputOfAnyFile = uint64_t{1} << 30, kOutputPerByte = 1024;
 
-void check_text(std::string_view text, const ParquetColumn &column, uint64_t row) {
-  if (!is_utf8(text)) fail(Code::format, column.where(), ", row ", row, " of it: a text that is not UTF-8");
-}
-
 }  // namespace
 
 ParquetRowGroup::ParquetRowGroup(const ParquetFile &file, size_t row_group, const std::vector<std::string> &names)
@@ -35,7 +31,7 @@ void ParquetRowGroup::add_columns(const ParquetField &field) {
   columns_[field.first_column] = file_.column(row_group_, field, budget_);
 }
 
-bool ParquetRowGroup::next(Json &row) {
+bool ParquetRowGroup::next(Json &row, std::string &defect) {
   if (number_ == rows_) {
     for (const auto &column : columns_) {
       if (column && column->has_entry()) fail(Code::format, column->where(), ": more values than the ", rows_, " rows take");
@@ -46,7 +42,8 @@ bool ParquetRowGroup::next(Json &row) {
   std::vector<std::pair<std::string, Json>> members;
   members.reserve(fields_.size());
   for (const ParquetField *field : fields_) members.emplace_back(field->name, read(*field, 0, 0));
-  row = Json::object(std::move(members));
+  defect = std::exchange(defect_, "");
+  row = defect.empty() ? Json::object(std::move(members)) : Json();
   return true;
 }
 
@@ -119,8 +116,8 @@ Json ParquetRowGroup::read_value(const ParquetField &field, ParquetColumn &colum
     const std::string_view bytes = column.text();
     spend(bytes.size());
     if (field.is_text()) {
-      check_text(bytes, column, number_);
-      value = bytes;
+      if (is_utf8(bytes)) value = bytes;
+      else defect_ = "column " + field.quoted_name() + " is not valid UTF-8";
     } else {
       value = parquet_bytes(field, bytes, column.where());
     }
@@ -149,14 +146,21 @@ ParquetRows::ParquetRows(File file, std::vector<std::string> names)
   file_->select(names_);  // the names are checked now, not with the first row
 }
 
-bool ParquetRows::next(Json &row) {
-  while (!group_ || !group_->next(row)) {
+bool ParquetRows::next(Json &row, std::string &defect) {
+  while (!group_ || !group_->next(row, defect)) {
     group_.reset();  // its memory first
     if (next_group_ == file_->row_groups()) return false;
     group_ = std::make_unique<ParquetRowGroup>(*file_, next_group_++, names_);
   }
   ++number_;
   return true;
+}
+
+bool ParquetRows::next(Json &row) {
+  std::string defect;
+  const bool found = next(row, defect);
+  if (!defect.empty()) fail(Code::format, where(), ": ", defect);
+  return found;
 }
 
 std::string ParquetRows::where() const { return text(file_->path(), ": row ", number_); }
@@ -170,8 +174,8 @@ ParquetTexts::ParquetTexts(const ParquetFile &file, size_t row_group, const std:
 std::span<const std::string_view> ParquetTexts::next() {
   const std::span<const std::string_view> texts = column_->next_texts();
   for (const std::string_view text : texts) {
-    number_++;
-    check_text(text, *column_, number_);
+    ++number_;
+    if (!is_utf8(text)) fail(Code::format, column_->where(), ", row ", number_, " of it: not valid UTF-8");
   }
   return texts;
 }

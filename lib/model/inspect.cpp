@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "formats/gguf.h"
+#include "formats/parquet.h"
 #include "formats/safetensors.h"
 #include "model/bundle.h"
 #include "model/config.h"
@@ -110,6 +111,13 @@ Json inspect_safetensors(const char *kind, const std::string &path) {
   return json;
 }
 
+Json inspect_parquet(const std::string &path) {
+  Json json = described("parquet", path);
+  const Json description = describe_parquet(ParquetFile(path));
+  for (const auto &[key, value] : description.members()) json.set(key, value);
+  return json;
+}
+
 Json inspect_model(const std::string &path) {
   const std::string config_path = join_path(path, "config.json");
   const Json config = read_json(config_path);
@@ -156,7 +164,8 @@ Json inspect_file(const std::string &path) {
   if (file.size() >= sizeof magic) file.read(0, magic, sizeof magic);
   if (std::memcmp(magic, "GGUF", sizeof magic) == 0) return inspect_gguf(path);
   if (path.ends_with(".safetensors") || path.ends_with(".index.json")) return inspect_safetensors("safetensors", path);
-  fail(Code::format, path, ": expected a GGUF or safetensors file");
+  if (ParquetFile::matches(file)) return inspect_parquet(path);
+  fail(Code::format, path, ": expected a GGUF, safetensors or Parquet file");
 }
 
 }  // namespace

@@ -32,6 +32,17 @@ TEST_F(EvaluationVerbs, InspectShowsTensorsAndMetadata) {
   EXPECT_EQ(eval({"inspect", "nothing"}).status, 1);
 }
 
+TEST_F(EvaluationVerbs, InspectShowsColumnsOfParquetFiles) {
+  const std::string file = std::string(MOE_TESTS_DIR) + "/golden/parquet/hyparquet/rowgroups.parquet";
+  const Json json = eval({"inspect", file, "--json"}).json();
+  EXPECT_EQ(json.at("kind", "").string(), "parquet");
+  EXPECT_EQ(json.at("row_groups", "").size(), 2u);
+  const Ended table = eval({"inspect", file});
+  EXPECT_EQ(table.status, 0);
+  EXPECT_NE(table.out.find("row group 1, 5 rows:"), std::string::npos) << table.out;
+  EXPECT_NE(table.out.find("RLE_DICTIONARY"), std::string::npos) << table.out;
+}
+
 TEST_F(EvaluationVerbs, TokenizeReadsEscapesAndSurrogatePairs) {
   NEEDS_UTF8PROC();
   const Ended ended =

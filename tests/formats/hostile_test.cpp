@@ -132,6 +132,13 @@ TEST(HostileFiles, LoraConfig) {
          "adapter_config.json", fuzz::read_lora_config);
 }
 
+// Nested columns with a dictionary; version 2 pages, deltas and a codec; a list of lists of the oldest form.
+TEST(HostileFiles, Parquet) {
+  for (const char *name : {"parquet-testing/map_no_value", "hyparquet/datapage_v2.snappy", "parquet-testing/old_list_structure"}) {
+    attack(read_file(std::string(MOE_TESTS_DIR) + "/golden/parquet/" + name + ".parquet"), "x.parquet", fuzz::read_parquet);
+  }
+}
+
 // The index and one shard of a checkpoint: the shard stays as it is.
 TEST(HostileFiles, ShardIndex) {
   static const TemporaryFolder folder;

@@ -127,8 +127,26 @@ TEST(ParquetValue, BytesAreTextOnlyWhereTheFileSaysSo) {
   }
   EXPECT_EQ(rows_of(column_file(P::fixed_length, 1, std::string(12, '\1'), 21, 12))[0],
             R"({"x": {"hex": "010101010101010101010101"}})");  // INTERVAL
-  EXPECT_FAILS(rows_of(column_file(P::byte_array, 2, plain_texts({"ok", "\xff"}), 0)), Code::format,
-               "row 2 of it: a text that is not UTF-8");
+}
+
+TEST(ParquetValue, TextThatIsNotUtf8IsADefectOfItsRow) {
+  const Written written(column_file(P::byte_array, 3, plain_texts({"ok", "\xff", "fine"}), 0));
+  ParquetRows rows(written.path());
+  Json row;
+  std::string defect;
+  ASSERT_TRUE(rows.next(row, defect));
+  ASSERT_TRUE(rows.next(row, defect));
+  EXPECT_EQ(defect, "column 'x' is not valid UTF-8");
+  EXPECT_TRUE(row.is_null());
+  ASSERT_TRUE(rows.next(row, defect));
+  EXPECT_EQ(defect, "");
+  EXPECT_EQ(row.dump(), R"({"x": "fine"})");
+  EXPECT_FALSE(rows.next(row, defect));
+  ParquetRows strict(written.path());
+  strict.next(row);
+  EXPECT_FAILS(strict.next(row), Code::format, "x.parquet: row 2: column 'x' is not valid UTF-8");
+  const ParquetFile file(written.path());
+  EXPECT_FAILS(ParquetTexts(file, 0, "x").next(), Code::format, "row 2 of it: not valid UTF-8");
 }
 
 TEST(ParquetValue, AnAnnotationThatDoesNotFitIsRefused) {
@@ -259,7 +277,8 @@ TEST(ParquetRows, RowGroupsReadAtOnceGiveWhatTheyGiveInTurn) {
   ThreadPool pool(4);
   pool.run(static_cast<int64_t>(file.row_groups()), [&](int64_t index, int) {
     ParquetRowGroup group(file, static_cast<size_t>(index));
-    for (Json row; group.next(row);) found[static_cast<size_t>(index)].push_back(row.dump());
+    std::string defect;
+    for (Json row; group.next(row, defect);) found[static_cast<size_t>(index)].push_back(row.dump());
   });
   Lines all;
   for (const Lines &lines : found) all.insert(all.end(), lines.begin(), lines.end());

@@ -11,6 +11,7 @@
 #include "formats/gguf.h"
 #include "formats/lora_config.h"
 #include "formats/packed.h"
+#include "formats/parquet.h"
 #include "formats/rows.h"
 #include "formats/safetensors.h"
 #include "support/temporary_folder.h"
@@ -49,6 +50,24 @@ inline void read_lora_config(const std::string &path) {
 
 inline void read_all_rows(const std::string &path) { read_rows(path); }
 inline void read_packed(const std::string &path) { read_packed_batch(path); }
+
+// The rows, the texts without rows, and the description, which must be readable JSON.
+inline void read_parquet(const std::string &path) {
+  const ParquetFile file(path);
+  Json::parse(describe_parquet(file).dump(), path);
+  for (const ParquetField &field : file.fields()) {
+    if (!field.is_text() || file.row_groups() == 0) continue;
+    ParquetTexts texts(file, 0, field.name);
+    while (!texts.next().empty()) {
+    }
+  }
+  ParquetRows rows(path);
+  std::string defect;
+  for (Json row; rows.next(row, defect);) {
+    if (row.is_object() != defect.empty()) fail(Code::internal, rows.where(), ": a row and a defect, or neither");
+    Json::parse(row.dump(), path);
+  }
+}
 
 // The body of a libFuzzer target.
 inline int run(const uint8_t *data, size_t size, const char *name, void (*read)(const std::string &)) {
