@@ -242,10 +242,10 @@ ParquetMetadata parse_parquet_metadata(std::string_view footer, std::string_view
         break;
       case 5:
         thrift.list(field, [&](ThriftType item) {
-          auto &[key, value] = file.key_values.emplace_back();
+          auto &pair = file.key_values.emplace_back();
           thrift.structure(item, [&](int16_t part, ThriftType text) {
-            if (part == 1) key = thrift.binary(text);
-            else if (part == 2) value = thrift.binary(text);
+            if (part == 1) pair.first = thrift.binary(text);
+            else if (part == 2) pair.second = thrift.binary(text);
             else thrift.skip(text);
           });
         });
