@@ -104,8 +104,11 @@ class FileLock {
 
 bool file_exists(const std::string &path);  // a regular file
 bool folder_exists(const std::string &path);
+bool is_link(const std::string &path);  // a symbolic one
 void make_folders(const std::string &path);                     // like mkdir -p, durable
 std::vector<std::string> list_folder(const std::string &path);  // names, sorted, without . and ..
+// The regular files whose paths fit a pattern of the shell: * ? [...] inside of a component. Sorted.
+std::vector<std::string> matching_files(const std::string &pattern);
 void remove_tree(const std::string &path);                      // never follows symbolic links
 std::string join_path(std::string_view a, std::string_view b);
 std::string base_name(std::string_view path);

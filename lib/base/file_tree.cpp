@@ -1,6 +1,7 @@
 // Names and folders: the part of file.h that looks at paths and at what lies in a folder.
 #include <dirent.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -93,6 +94,33 @@ void make_folders(const std::string &path) {
 
 std::vector<std::string> list_folder(const std::string &path) {
   return names_in(retry([&] { return open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }), path);
+}
+
+std::vector<std::string> matching_files(const std::string &pattern) {
+  std::vector<std::string> paths{pattern.starts_with('/') ? "/" : ""};  // that fit the components so far
+  for (size_t at = 0; at < pattern.size();) {
+    const size_t end = std::min(pattern.find('/', at), pattern.size());
+    const std::string component = pattern.substr(at, end - at);
+    at = end + 1;
+    if (component.empty()) continue;
+    std::vector<std::string> longer;
+    for (const std::string &path : paths) {
+      if (component.find_first_of("*?[") == std::string::npos) {
+        longer.push_back(path.empty() ? component : join_path(path, component));
+      } else if (folder_exists(path.empty() ? "." : path)) {
+        for (const std::string &name : list_folder(path.empty() ? "." : path))
+          if (fnmatch(component.c_str(), name.c_str(), FNM_PERIOD) == 0) longer.push_back(path.empty() ? name : join_path(path, name));
+      }
+    }
+    paths = std::move(longer);
+  }
+  std::erase_if(paths, [](const std::string &path) { return !file_exists(path); });
+  return paths;
+}
+
+bool is_link(const std::string &path) {
+  struct stat status;
+  return lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode);
 }
 
 void remove_tree(const std::string &path) {

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "formats/codec.h"
 #include "fuzz/readers.h"
 #include "support/gguf_builder.h"
 #include "support/temporary_folder.h"
@@ -125,6 +126,17 @@ TEST(HostileFiles, LinesOfRows) {
 }
 TEST(HostileFiles, DocumentOfRows) {
   attack("{\"questions\": [{\"a\": 1.5e3, \"b\": true},\n {\"c\": \"x\\ny\"}]}", "x.json", fuzz::read_all_rows);
+}
+TEST(HostileFiles, ListOfRows) { attack("[{\"a\": [1, {\"b\": \"]}\"}]},\n {\"c\": \"x\\ny\"}]\n", "x.json", fuzz::read_all_rows); }
+TEST(HostileFiles, SeparatedRows) {
+  attack("\xEF\xBB\xBFid,text,answer\r\n1,\"a, \"\"b\"\"\nc\",0\r\n2,\xC3\xA9,1\r\n3,x,2\r\n", "x.csv", fuzz::read_all_rows);
+}
+TEST(HostileFiles, UnnamedRows) { attack("id\ttext\n1\ta\n2\tb\n", "x", fuzz::read_all_rows); }
+TEST(HostileFiles, Paragraphs) { attack("one\ntwo\n\nthr\xC3\xA9\xC3\xA9\r\n\r\n\n", "x.txt", fuzz::read_paragraphs); }
+TEST(HostileFiles, CompressedRows) {
+  for (const char *name : {"lines.jsonl.gz", "lines.jsonl.zst"})
+    if (codec_available(std::string_view(name).ends_with("gz") ? Codec::gzip : Codec::zstd))
+      attack(read_file(std::string(MOE_TESTS_DIR) + "/golden/rows/" + name), "x.jsonl", fuzz::read_all_rows);
 }
 TEST(HostileFiles, LoraConfig) {
   attack(R"({"peft_type":"LORA","r":4,"lora_alpha":8.5,"target_modules":["q_proj","down_proj"],"rank_pattern":{"q_proj":2},)"

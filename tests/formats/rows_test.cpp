@@ -46,6 +46,24 @@ TEST_F(Rows, DocumentsAreLists) {
   EXPECT_EQ(rows("{\n\"version\": 1,\n\"data\": [{\"a\":1}]\n}"), R"({"a":1})");
 }
 
+TEST_F(Rows, ListsAreReadObjectByObject) {
+  std::string list = "[", expected;
+  for (int i = 0; i < 5000; i++) {
+    const std::string object = "{\"n\":" + std::to_string(i) + R"(,"text":"]}{[\",\\","list":[{"a":"}"}]})";
+    list += (i ? " ,\n" : "") + object;
+    expected += object;
+  }
+  EXPECT_EQ(rows(list + "\n]\n"), expected);
+  RowReader reader(put("x.json", list + ",{]"));
+  Json row;
+  for (int i = 0; i < 5000; i++) ASSERT_TRUE(reader.next(row));  // the damage is behind them
+  EXPECT_FAILS(reader.next(row), Code::format, "the list does not end (after row 5001); the file may be truncated");
+  EXPECT_FAILS(rows("[{\"a\":1} {\"a\":2}]"), Code::format, "expected ',' or ']' after row 1");
+  EXPECT_FAILS(rows("[{\"a\":1},]"), Code::format, "row 2: expected an object");
+  EXPECT_FAILS(rows("[{\"a\":1}]]"), Code::format, "text after the end of the list");
+  EXPECT_FAILS(rows("[{\"a\":}]"), Code::format, "row 1: line 1, column 6");
+}
+
 TEST_F(Rows, ObjectsKeyedByIdBecomeRowsWithTheirId) {
   EXPECT_EQ(rows(R"({"7":{"a":1},"8":{"a":2,"id":"x"}})"), R"({"a":1,"id":"7"}{"a":2,"id":"x"})");
   EXPECT_EQ(rows("{\n\"7\": {\"a\":1}\n}\n"), R"({"a":1,"id":"7"})");

@@ -48,7 +48,14 @@ inline void read_lora_config(const std::string &path) {
   parse_lora_config(lora_config_json(config), "written");  // what was accepted can be written and read again
 }
 
-inline void read_all_rows(const std::string &path) { read_rows(path); }
+// A defect of a row hides nothing after it.
+inline void read_all_rows(const std::string &path, PlainText plain_text) {
+  RowReader reader(path, plain_text);
+  for (Json row; reader.next(row);)
+    if (row.is_object() != reader.defect().empty()) fail(Code::internal, reader.where(), ": a row and a defect, or neither");
+}
+inline void read_all_rows(const std::string &path) { read_all_rows(path, PlainText::document); }
+inline void read_paragraphs(const std::string &path) { read_all_rows(path, PlainText::paragraphs); }
 inline void read_packed(const std::string &path) { read_packed_batch(path); }
 
 // The rows, the texts without rows, and the description, which must be readable JSON.

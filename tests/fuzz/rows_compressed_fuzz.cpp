@@ -1,0 +1,5 @@
+#include "fuzz/readers.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  return moe::fuzz::run(data, size, "x.jsonl", moe::fuzz::read_all_rows);
+}
