@@ -605,9 +605,9 @@ MOE_API int32_t moe_dataset_split(moe_dataset *data, double fraction, moe_datase
  * The first rows of a file for people, one JSON object a line: as rendered, with token count and supervised spans (code points).
  * With the option raw: the file's own columns, and the first line is their types when the option types is set.
  *   model     may be NULL: then there are no token counts
- *   options   data, schema, head (rows), raw, types, max_length
- *   out       JSON lines; the last one, when rows were skipped, is {"skipped": {reason: {"count", "first_row"}}}; freed by
- *             moe_text_free
+ *   options   data, schema, head (rows), show_skipped (rows that give no example; the whole file is read), raw, types, max_length
+ *   out       JSON lines; the last one of each file is {"file", "schema", "rows", "whole_file", "examples", "skipped": {reason:
+ *             {"count", "first_row"}}, "repeated_ids"}, of the rows that were read; freed by moe_text_free
  * Errors: IO, FORMAT. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_dataset_preview(const moe_model *model, const moe_options *options, moe_text **out, moe_error *error);

@@ -28,11 +28,13 @@ std::string marked(const std::string &text, const Json &spans) {
 }
 
 void print_row(Console &console, const Json &row) {
-  std::string head = "-- row " + row.at("row").string() + ", " + row.at("kind").string();
+  std::string head = "-- row " + row.at("row").string();
+  if (row.find("kind")) head += ", " + row.at("kind").string();
   if (row.find("tokens"))
     head += ", " + row.at("tokens").string() + " tokens, " + row.at("supervised_tokens").string() + " supervised";
   if (row.find("skipped")) head += ", skipped: " + row.at("skipped").string();
   console.print(head + "\n");
+  for (const auto &[column, value] : row.at("columns").members()) console.print(column + ": " + value.string() + "\n");
   for (const Json &message : row.at("messages").items()) {
     console.print(message.at("role").string() + ": " + message.at("content").string() + "\n");
   }
@@ -43,11 +45,16 @@ void print_row(Console &console, const Json &row) {
   }
 }
 
-void print_skipped(Console &console, const Json &skipped) {
-  for (const auto &[reason, rows] : skipped.members()) {
+void print_summary(Console &console, const Json &file) {
+  const bool whole = file.at("whole_file").boolean();
+  console.print("== " + file.at("file").string() + ": schema " + file.at("schema").string() + ", " + (whole ? "" : "first ") +
+                file.at("rows").string() + " rows, " + file.at("examples").string() + " examples\n");
+  for (const auto &[reason, rows] : file.at("skipped").members()) {
     console.print("-- skipped " + rows.at("count").string() + ": " + reason + " (first row " + rows.at("first_row").string() +
                   ")\n");
   }
+  if (file.at("repeated_ids").integer() > 0)
+    console.print("-- " + file.at("repeated_ids").string() + " rows have an id that occurred before\n");
 }
 
 }  // namespace
@@ -63,7 +70,7 @@ int run_data(Context &context) {
   for (size_t begin = 0; begin < lines.size();) {
     const size_t end = lines.find('\n', begin);
     const Json row = Json::parse(std::string_view(lines).substr(begin, end - begin), "row");
-    if (row.at("skipped").is_object()) print_skipped(context.console, row.at("skipped"));
+    if (row.find("file")) print_summary(context.console, row);
     else print_row(context.console, row);
     begin = end + 1;
   }

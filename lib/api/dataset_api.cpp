@@ -57,8 +57,8 @@ std::string preview(const ModelCore *model, const Options &options) {
         continue;
       }
       const std::unique_ptr<ChatRenderer> chat = model ? chat_of(*model->base) : nullptr;
-      lines += preview_examples(file, options.text("schema"), head, model ? model->base->tokenizer() : nullptr, chat.get(),
-                                options.integer("max_length"));
+      const PreviewOptions how{options.text("schema"), head, options.integer("show_skipped"), options.integer("max_length")};
+      lines += preview_examples(file, how, model ? model->base->tokenizer() : nullptr, chat.get());
     }
   }
   if (!options.has("data")) fail(Code::invalid, "data: this option is needed");

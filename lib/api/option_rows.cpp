@@ -49,6 +49,8 @@ constexpr OptionRow kRows[] = {
     {"max_length", "max_seq_length, max_seq_len, cutoff_len, block_size", kInt, false, "1024", 2, 1048576, "",
      "tokens of a sequence at most", TRAINING " run data bench"},
     {"head", "", kInt, false, "10", 0, 1000000, "", "rows to show", "data"},
+    {"show_skipped", "", kInt, false, "0", 0, 1000000, "", "skipped rows to show with their reasons; the whole file is read for them",
+     "data"},
     {"raw", "", kBool, false, "false", 0, 0, "", "show the file's own columns as JSON lines", "data"},
     {"types", "", kBool, false, "false", 0, 0, "", "with raw: the types of the columns first", "data"},
 

@@ -20,6 +20,17 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "metrics": ["multiple_choice"]
 }
 )json"},
+      {"c4", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "c4",
+  "description": "C4: url, text and timestamp of a page, usually gzip-compressed JSON lines.",
+  "kind": "text",
+  "fields": {"text": "text"},
+  "detect": false,
+  "metrics": ["perplexity"]
+}
+)json"},
       {"casehold", R"json({
   "format": "libmoe.schema",
   "format_version": 1,
@@ -39,7 +50,7 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "name": "casehold_csv",
   "description": "CaseHOLD as first released: CSV with the columns 0 to 12; 1 the context, 2 to 6 the holdings, 12 the label from 0.",
   "kind": "multiple_choice",
-  "fields": {"context": "1", "options": ["2", "3", "4", "5", "6"], "answer": "12"},
+  "fields": {"context": "1", "options": ["2", "3", "4", "5", "6"], "answer": "12", "id": "0"},
   "answer": ["index_from_0"],
   "prompt": "Question: {context}\nAnswer:",
   "completion": " {choice}",
@@ -92,7 +103,7 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "name": "humaneval",
   "description": "HumanEval: a function head with its docstring, and its body.",
   "kind": "completion",
-  "fields": {"prompt": "prompt", "completion": "canonical_solution"},
+  "fields": {"prompt": "prompt", "completion": "canonical_solution", "id": "task_id"},
   "prompt": "{prompt}",
   "completion": "{completion}",
   "metrics": ["loss"]
@@ -108,6 +119,34 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "prompt": ["### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n", "### Instruction:\n{instruction}\n\n### Response:\n"],
   "completion": "{completion}",
   "metrics": ["loss"]
+}
+)json"},
+      {"legalbench", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "legalbench",
+  "description": "LegalBench: one TSV a task, its rows have a text or a question and an answer in words; the wording of a task is for a schema of your own.",
+  "kind": "completion",
+  "fields": {"text": ["text", "contract"], "question": "question", "id": "index", "completion": "answer"},
+  "detect": {"field": "index"},
+  "prompt": ["{text}\n\nQuestion: {question}\nAnswer:", "{text}\nAnswer:", "Question: {question}\nAnswer:"],
+  "completion": " {completion}",
+  "metrics": ["loss"]
+}
+)json"},
+      {"legalbench_yes_no", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "legalbench_yes_no",
+  "description": "LegalBench, the tasks that are answered with Yes or No.",
+  "kind": "multiple_choice",
+  "fields": {"text": ["text", "contract"], "question": "question", "id": "index", "answer": "answer"},
+  "choices": ["Yes", "No"],
+  "answer": ["text"],
+  "detect": {"field": "answer", "one_of": ["Yes", "No"]},
+  "prompt": ["{text}\n\nQuestion: {question}\nAnswer:", "{text}\nAnswer:", "Question: {question}\nAnswer:"],
+  "completion": " {choice}",
+  "metrics": ["multiple_choice"]
 }
 )json"},
       {"mathqa", R"json({
@@ -129,9 +168,9 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "format": "libmoe.schema",
   "format_version": 1,
   "name": "mbpp",
-  "description": "MBPP: a task in words, its Python code.",
+  "description": "MBPP, whole or sanitized: a task in words, its Python code.",
   "kind": "completion",
-  "fields": {"text": "text", "completion": "code"},
+  "fields": {"text": ["text", "prompt"], "completion": "code", "id": "task_id"},
   "detect": {"field": "task_id"},
   "prompt": "{text}\n",
   "completion": "{completion}",
@@ -207,6 +246,29 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "metrics": ["multiple_choice"]
 }
 )json"},
+      {"openwebtext", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "openwebtext",
+  "description": "OpenWebText: one text file an article, in folders; or rows with a text.",
+  "kind": "text",
+  "fields": {"text": "text"},
+  "detect": false,
+  "metrics": ["perplexity"]
+}
+)json"},
+      {"paragraphs", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "paragraphs",
+  "description": "Plain text, each paragraph (lines between blank lines) a row of its own; for text files that are too large to be one document.",
+  "kind": "text",
+  "fields": {"text": "text"},
+  "plain_text": "paragraphs",
+  "detect": false,
+  "metrics": ["perplexity"]
+}
+)json"},
       {"prompt_completion", R"json({
   "format": "libmoe.schema",
   "format_version": 1,
@@ -217,6 +279,20 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "prompt": "{prompt}",
   "completion": "{completion}",
   "metrics": ["loss"]
+}
+)json"},
+      {"pubmedqa", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "pubmedqa",
+  "description": "PubMedQA, labelled part: objects keyed by id; a question, the parts of an abstract, and yes, no or maybe.",
+  "kind": "multiple_choice",
+  "fields": {"question": "QUESTION", "context": "CONTEXTS", "answer": "final_decision", "rationale": "LONG_ANSWER"},
+  "choices": ["yes", "no", "maybe"],
+  "answer": ["text"],
+  "prompt": "Abstract: {context}\nQuestion: {question}\nAnswer:",
+  "completion": " {choice}",
+  "metrics": ["multiple_choice"]
 }
 )json"},
       {"self_instruct", R"json({
@@ -239,6 +315,17 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "description": "Plain text, all of it supervised.",
   "kind": "text",
   "fields": {"text": "text"},
+  "metrics": ["perplexity"]
+}
+)json"},
+      {"wikitext", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "wikitext",
+  "description": "WikiText-2 and WikiText-103: the raw text as one document, or a paragraph a row.",
+  "kind": "text",
+  "fields": {"text": "text"},
+  "detect": false,
   "metrics": ["perplexity"]
 }
 )json"},

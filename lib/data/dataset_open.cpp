@@ -22,13 +22,6 @@ void check_ids(const PackedBatch &batch, int64_t vocabulary, const std::string &
   }
 }
 
-Json skipped_json(const SkipReport &skipped) {
-  Json json = Json::object();
-  for (const auto &[reason, seen] : skipped.reasons())
-    json.set(reason, Json::object().set("count", seen.count).set("first_row", seen.first_row));
-  return json;
-}
-
 // 0 when there is no prompt.
 uint64_t hash_of(const Example &example) {
   const std::string key = prompt_key(example);
@@ -106,7 +99,7 @@ void Dataset::add_file(const std::string &path, const DatasetSource &source, con
   Json file = Json::object();
   file.set("path", path).set("sha256", sha256_file(path)).set("domain", source.domain).set("schema", reader.schema().name);
   file.set("rows", reader.rows()).set("sequences", static_cast<int64_t>(items_.size() - first)).set("tokens", tokens);
-  file.set("supervised_tokens", supervised).set("skipped", skipped_json(skipped));
+  file.set("supervised_tokens", supervised).set("skipped", skipped.to_json());
   report_.push(std::move(file));
   skipped_.add(skipped);
 }

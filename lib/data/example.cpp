@@ -117,7 +117,7 @@ bool read_example(const Schema &schema, const RowView &row, Example &example, st
 // The entries of Schema::each: a list of objects, or one object.
 bool entries_of(const Schema &schema, const Json &row, std::vector<const Json *> &entries, std::string &reason) {
   if (schema.each.empty()) return entries.push_back(nullptr), true;
-  const Json *list = row.find(schema.each);
+  const Json *list = find_field(row, schema.each);
   reason = "field '" + schema.each + "' is not a list of objects";
   if (!list) return reason = "field '" + schema.each + "' is absent", false;
   if (list->is_object()) return entries.push_back(list), true;
@@ -152,6 +152,13 @@ std::string SkipReport::summary() const {
   for (const auto &[reason, skipped] : reasons_)
     result += text(result.empty() ? "" : "; ", skipped.count, " skipped: ", reason, " (first in row ", skipped.first_row, ")");
   return result;
+}
+
+Json SkipReport::to_json() const {
+  Json json = Json::object();
+  for (const auto &[reason, skipped] : reasons_)
+    json.set(reason, Json::object({{"count", skipped.count}, {"first_row", skipped.first_row}}));
+  return json;
 }
 
 void AnswerBase::see(const Schema &schema, const Json &row, int64_t row_number) {

@@ -40,6 +40,7 @@ class SkipReport {
   int64_t total() const;
   // "12 rows: field 'cop' is absent (first row 3); ...", "" when nothing was skipped.
   std::string summary() const;
+  Json to_json() const;  // {reason: {"count", "first_row"}}
 
  private:
   std::map<std::string, Skipped> reasons_;

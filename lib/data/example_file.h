@@ -1,7 +1,7 @@
 // The examples of one file of rows: schema by name, by the path of a schema file, or found from the fields of the first rows.
 #pragma once
 #include <cstdint>
-#include <optional>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,17 +12,14 @@
 
 namespace moe {
 
-// The rows of a file; a plain text file (.txt .text .raw) is one row {"text": all of it}.
-class DataRows {
+// Ids of rows that occurred before: 16 bytes a row until they are counted.
+class RepeatedIds {
  public:
-  explicit DataRows(const std::string &path);
-  bool next(Json &row);                                                                           // false after the last row
-  int64_t number() const { return reader_ ? static_cast<int64_t>(reader_->number()) : number_; }  // line or row, from 1
+  void see(const Json &id, int64_t row);  // a text or a number; other values are no ids
+  Skipped count();                        // how many rows, and the first of them
 
  private:
-  std::optional<RowReader> reader_;
-  Json document_;
-  int64_t number_ = 0;
+  std::vector<std::pair<uint64_t, int64_t>> seen_;  // hash of the id, row
 };
 
 // Gives out the examples of a file one by one, so that no file has to fit into memory.
@@ -41,14 +38,23 @@ class ExampleReader {
   const Schema &schema() const { return schema_; }
   int64_t rows() const { return row_count_; }  // read so far
   const SkipReport &skipped() const { return skipped_; }
+  // Called for each row (and entry of a row) that gives no example, with the row, null where it could not be read.
+  using OnSkip = std::function<void(int64_t number, const std::string &reason, const Json &row)>;
+  void on_skip(OnSkip call) { on_skip_ = std::move(call); }
+  Skipped repeated_ids() { return ids_.count(); }  // among the rows read so far; such rows are used like others
 
  private:
+  void skip(int64_t number, const SkipReport &why, const Json &row);
+
+
   std::string path_;
   Schema schema_;
-  DataRows rows_;
+  RowReader rows_;
   std::vector<Example> pending_;  // of the last row, in reverse
   AnswerBase answers_;
   SkipReport skipped_;
+  OnSkip on_skip_;
+  RepeatedIds ids_;
   int64_t row_count_ = 0;
 };
 
@@ -58,13 +64,14 @@ struct ExampleFile {
   int64_t rows = 0;  // read from the file
   std::vector<Example> examples;
   SkipReport skipped;
+  Skipped repeated_ids;
 };
 
 // All examples, or with `limit` > 0 the first `limit`. Errors of ExampleReader; Code::invalid when no row can be used.
 ExampleFile read_examples(const std::string &path, const std::string &schema, int64_t limit, const Cancel *cancel = nullptr);
 
-// The files a data path stands for: itself, or the data files of a folder (.json .jsonl .ndjson .txt .text .raw), sorted by
-// name. Code::invalid when a folder has none.
+// The files a data path stands for: itself; or the data files in a folder and the folders in it, told by their names; or the files
+// that a pattern (* ? [...]) fits. Sorted. Code::invalid when there are none.
 std::vector<std::string> data_files(const std::string &path);
 
 }  // namespace moe

@@ -1,5 +1,7 @@
 #include "data/preview.h"
 
+#include <optional>
+
 #include "base/error.h"
 #include "data/example_file.h"
 
@@ -44,19 +46,17 @@ Json span_list(const std::string &text, const std::vector<ByteSpan> &spans) {
   return list;
 }
 
-void add_counts(Json &line, const Example &example, const ExampleTokenizer &tokenizer) {
+// {"sequences", "tokens", "supervised_tokens"}, or {"skipped": reason}.
+Json token_counts(const Example &example, const ExampleTokenizer &tokenizer, std::string &reason) {
   std::vector<TokenizedExample> sequences;
-  std::string reason;
-  if (!tokenizer.tokenize(example, sequences, reason)) {
-    line.set("skipped", reason);
-    return;
-  }
+  if (!tokenizer.tokenize(example, sequences, reason)) return Json::object({{"skipped", reason}});
   int64_t tokens = 0, supervised = 0;
   for (const TokenizedExample &sequence : sequences) {
     tokens += static_cast<int64_t>(sequence.tokens.size());
     for (int32_t label : sequence.labels) supervised += label != kNoLabel;
   }
-  line.set("sequences", static_cast<int64_t>(sequences.size())).set("tokens", tokens).set("supervised_tokens", supervised);
+  return Json::object(
+      {{"sequences", static_cast<int64_t>(sequences.size())}, {"tokens", tokens}, {"supervised_tokens", supervised}});
 }
 
 Json example_line(const Example &example, const ChatRenderer *chat) {
@@ -80,33 +80,49 @@ Json example_line(const Example &example, const ChatRenderer *chat) {
 }  // namespace
 
 std::string preview_rows(const std::string &path, int64_t head, bool types) {
-  DataRows rows(path);
+  RowReader rows(path);
   std::string lines;
   Json kinds = Json::object(), row;
   for (int64_t n = 0; n < head && rows.next(row); n++) {
-    if (row.is_object()) add_kinds(kinds, row);
+    if (!rows.defect().empty()) row = Json::object({{"row", static_cast<int64_t>(rows.number())}, {"skipped", rows.defect()}});
+    else add_kinds(kinds, row);
     lines += row.dump() + "\n";
   }
   return types ? Json::object({{"types", std::move(kinds)}}).dump() + "\n" + lines : lines;
 }
 
-std::string preview_examples(const std::string &path, const std::string &schema, int64_t head, const Tokenizer *tokenizer,
-                             const ChatRenderer *chat, int64_t max_length) {
-  ExampleReader reader(path, schema);
+std::string preview_examples(const std::string &path, const PreviewOptions &options, const Tokenizer *tokenizer,
+                             const ChatRenderer *chat) {
+  ExampleReader reader(path, options.schema);
+  std::optional<ExampleTokenizer> tokens;
+  if (tokenizer) tokens.emplace(*tokenizer, chat, options.max_length);
   std::string lines;
-  Example example;
-  for (int64_t n = 0; n < head && reader.next(example); n++) {
+  SkipReport too_long;  // and whatever else the tokenizer refuses
+  int64_t shown = 0, examples = 0;
+  reader.on_skip([&](int64_t number, const std::string &reason, const Json &row) {
+    if (shown++ < options.show_skipped)
+      lines += Json::object({{"row", number}, {"skipped", reason}, {"columns", row}}).dump() + "\n";
+  });
+  bool whole_file = false;
+  for (Example example; options.show_skipped > 0 || examples < options.head; examples++) {
+    if (!reader.next(example)) {
+      whole_file = true;
+      break;
+    }
+    std::string reason;
+    Json counts = Json::object();
+    if (tokens && (chat || example.kind != SchemaKind::messages)) counts = token_counts(example, *tokens, reason);
+    if (!reason.empty()) too_long.add(reason, example.row);
+    if (examples >= options.head && (reason.empty() || shown++ >= options.show_skipped)) continue;
     Json line = example_line(example, chat);
-    if (tokenizer && (chat || example.kind != SchemaKind::messages))
-      add_counts(line, example, ExampleTokenizer(*tokenizer, chat, max_length));
+    for (const auto &[key, value] : counts.members()) line.set(key, value);
     lines += line.dump() + "\n";
   }
-  Json reasons = Json::object();
-  for (const auto &[reason, rows] : reader.skipped().reasons()) {
-    reasons.set(reason, Json::object({{"count", rows.count}, {"first_row", rows.first_row}}));
-  }
-  if (reasons.size() > 0) lines += Json::object({{"skipped", std::move(reasons)}}).dump() + "\n";
-  return lines;
+  SkipReport skipped = reader.skipped();
+  skipped.add(too_long);
+  Json last = Json::object({{"file", path}, {"schema", reader.schema().name}, {"rows", reader.rows()}, {"whole_file", whole_file}});
+  last.set("examples", examples - too_long.total()).set("skipped", skipped.to_json());
+  return lines + last.set("repeated_ids", reader.repeated_ids().count).dump() + "\n";
 }
 
 }  // namespace moe

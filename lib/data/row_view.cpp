@@ -78,23 +78,33 @@ void strip_labels(std::vector<Option> &options) {
 bool split_options(std::string_view text, std::vector<Option> &result) {
   result.clear();
   const auto mark = [](size_t index) { return std::string(1, static_cast<char>('a' + index)) + " )"; };
+  const auto is_quote = [](char c) { return c == '\'' || c == '"'; };
   text = trimmed(text);
+  const bool list = text.size() > 4 && text.front() == '[' && is_quote(text[1]) && text.back() == ']' && is_quote(text[text.size() - 2]);
+  if (list) text = text.substr(2, text.size() - 4);
   if (text.substr(0, 3) != mark(0)) return false;
   text.remove_prefix(3);
   for (size_t index = 0; index < 26; ++index) {
-    const std::string next = index + 1 < 26 ? ", " + mark(index + 1) : std::string();
-    const size_t end = next.empty() ? std::string_view::npos : text.find(next);
+    size_t end = std::string_view::npos, begin = end;  // of this option, of the next
+    for (size_t at = 0; index + 1 < 26 && (at = text.find(mark(index + 1), at)) != std::string_view::npos; ++at) {
+      const std::string_view before = text.substr(0, at);
+      const bool quoted = list && before.size() >= 4 && is_quote(before.back()) && is_quote(before[before.size() - 4]);
+      if (!(list ? quoted && before.substr(before.size() - 3, 2) == ", " : before.ends_with(", "))) continue;
+      end = at - (list ? 4 : 2);
+      begin = at + 3;
+      break;
+    }
     result.push_back({option_letter(index), std::string(trimmed(text.substr(0, end)))});
     if (end == std::string_view::npos) return true;
-    text.remove_prefix(end + next.size());
+    text.remove_prefix(begin);
   }
   return true;
 }
 
 const Json *RowView::field(const std::string &name) const {
   if (entry_)
-    if (const Json *found = entry_->find(name)) return found;
-  return row_.find(name);
+    if (const Json *found = find_field(*entry_, name)) return found;
+  return find_field(row_, name);
 }
 
 const Json *RowView::value(std::string_view role) const {
@@ -160,6 +170,8 @@ bool RowView::option_values(std::vector<LabelledValue> &found, std::string &reas
 
 bool RowView::options(std::vector<Option> &result, std::string &reason) const {
   result.clear();
+  for (const std::string &choice : schema_.choices) result.push_back({option_letter(result.size()), choice});
+  if (!result.empty()) return true;
   const Json *list = value("options");
   if (schema_.split_options && list && list->is_string()) {
     if (!split_options(list->string(), result))

@@ -43,7 +43,7 @@ class RowView {
 
 // Removes "A. ", "A) ", "A ) " or "A: " from every option when all of them carry their own letter.
 void strip_labels(std::vector<Option> &options);
-// "a ) 38 , b ) 27.675 , c ) none" to its options; false when the letters are not in order from a.
+// "a ) 38 , b ) 27.675 , c ) none" or "['a ) 38', 'b ) 27.675', 'c ) none']" to its options; false when the letters are not in order from a.
 bool split_options(std::string_view text, std::vector<Option> &result);
 // "A", "B", ...; beyond 26 the number from 1.
 std::string option_letter(size_t index);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -15,11 +16,12 @@ constexpr std::array kKinds{std::pair{"text", SchemaKind::text}, std::pair{"comp
 constexpr std::array kAnswerForms{std::pair{"index_from_0", AnswerForm::index_from_0},
                                   std::pair{"index_from_1", AnswerForm::index_from_1}, std::pair{"letter", AnswerForm::letter},
                                   std::pair{"text", AnswerForm::text}};
+constexpr std::array kPlainTexts{std::pair{"document", PlainText::document}, std::pair{"paragraphs", PlainText::paragraphs}};
 constexpr std::array kMetrics{"multiple_choice", "mutual_information", "exact_match", "perplexity", "loss"};
 constexpr std::array kKeys{"format",        "format_version", "name",   "group",      "description",
                            "kind",          "fields",         "answer", "each",       "strip_labels",
                            "split_options", "prompt",         "option", "completion", "reference_after",
-                           "metrics",       "detect"};
+                           "metrics",       "detect",         "choices", "plain_text"};
 
 template <class Table>
 auto one_of(const Table &table, const std::string &word, std::string_view source, std::string_view key) {
@@ -51,12 +53,16 @@ void read_fields(Schema &schema, const Json &fields, std::string_view source) {
 }
 
 void read_detect(Schema &schema, const Json &detect, std::string_view source) {
+  for (const auto &[key, value] : detect.members())
+    if (key != "field" && key != "contains" && key != "one_of") fail(Code::format, source, ": unknown key 'detect.", key, "'");
   schema.detect_field = detect.string_at("field", source);
   schema.detect_contains = detect.string_or("contains", "", source);
+  if (const Json *list = detect.find("one_of")) schema.detect_one_of = strings(*list, source, "detect.one_of");
 }
 
 bool has_role(const Schema &schema, std::string_view role) {
-  return schema.find(role) || (role == "options" && !schema.option_fields.empty());
+  const bool has_options = !schema.option_fields.empty() || !schema.choices.empty();
+  return schema.find(role) || (role == "options" && has_options);
 }
 
 void check_template(const Schema &schema, const Template &used, std::string_view key, std::string_view source) {
@@ -70,6 +76,8 @@ void check_roles(const Schema &schema, std::string_view source) {
   const auto need = [&](std::string_view role) {
     if (!has_role(schema, role)) fail(Code::format, source, ": key 'fields' has no role '", role, "'");
   };
+  if (!schema.choices.empty() && schema.kind != SchemaKind::multiple_choice)
+    fail(Code::format, source, ": key 'choices' belongs to kind multiple_choice");
   if (schema.kind == SchemaKind::text) return need("text");
   if (schema.kind == SchemaKind::messages) return need("messages");
   if (schema.prompt.empty()) fail(Code::format, source, ": key 'prompt' is missing");
@@ -78,6 +86,9 @@ void check_roles(const Schema &schema, std::string_view source) {
   if (schema.kind == SchemaKind::completion) return check_template(schema, schema.completion, "completion", source);
   need("options");
   need("answer");
+  if (!schema.choices.empty() && (schema.find("options") || !schema.option_fields.empty()))
+    fail(Code::format, source, ": there are key 'choices' and a field 'options'; expected one of them");
+  if (schema.choices.size() == 1) fail(Code::format, source, ": key 'choices' has one text, expected two or more");
   if (schema.answer.empty()) fail(Code::format, source, ": key 'answer' is missing");
   const auto only = [&](const Template &used, std::string_view key, std::string_view word) {
     for (const auto &piece : used.pieces)
@@ -125,6 +136,28 @@ bool Template::uses(std::string_view role) const {
   return std::any_of(pieces.begin(), pieces.end(), [&](const Piece &piece) { return piece.role && piece.text == role; });
 }
 
+const Json *find_field(const Json &row, std::string_view name) {
+  const Json *value = row.is_object() ? row.find(name) : nullptr;
+  if (value || name.find('.') == std::string_view::npos) return value;
+  value = &row;
+  while (value && !name.empty()) {
+    const size_t dot = std::min(name.find('.'), name.size());
+    const std::string_view part = name.substr(0, dot);
+    name.remove_prefix(std::min(dot + 1, name.size()));
+    if (value->is_object()) {
+      value = value->find(part);
+    } else if (value->is_array()) {
+      size_t index = 0;
+      const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
+      const bool is_index = error == std::errc() && end == part.data() + part.size();
+      value = is_index && index < value->size() ? &value->items()[index] : nullptr;
+    } else {
+      return nullptr;
+    }
+  }
+  return value;
+}
+
 const Schema::Field *Schema::find(std::string_view role) const {
   for (const Field &field : fields)
     if (field.role == role) return &field;
@@ -151,30 +184,32 @@ std::vector<std::string> Schema::required_roles() const {
 }
 
 bool Schema::fits(const Json &row) const {
-  if (!row.is_object()) return false;
+  if (!row.is_object() || by_name_only) return false;
   const Json *entry = nullptr;  // with `each`, roles may be fields of the entries
   if (!each.empty()) {
-    entry = row.find(each);
+    entry = find_field(row, each);
     if (entry && entry->is_array()) entry = entry->size() ? &entry->items().front() : nullptr;
     if (!entry || !entry->is_object()) return false;
   }
   for (const std::string &name : option_fields)
-    if (!row.find(name)) return false;
+    if (!find_field(row, name)) return false;
   for (const std::string &role : required_roles()) {
     const Field *field = find(role);
     if (!field) continue;  // options in separate fields, looked at above
-    const auto present = [&](const std::string &name) { return row.find(name) || (entry && entry->find(name)); };
+    const auto present = [&](const std::string &name) { return find_field(row, name) || (entry && find_field(*entry, name)); };
     if (std::none_of(field->names.begin(), field->names.end(), present)) return false;
   }
   if (detect_field.empty()) return true;
-  const Json *mark = row.find(detect_field);
+  const Json *mark = find_field(row, detect_field);
   if (!mark) return false;
-  return detect_contains.empty() || (mark->is_string() && mark->string().find(detect_contains) != std::string::npos);
+  if (!detect_contains.empty() && (!mark->is_string() || mark->string().find(detect_contains) == std::string::npos)) return false;
+  if (detect_one_of.empty()) return true;
+  return mark->is_string() && std::find(detect_one_of.begin(), detect_one_of.end(), mark->string()) != detect_one_of.end();
 }
 
 size_t Schema::conditions() const {
   const size_t roles = required_roles().size();
-  return roles + (option_fields.empty() ? 0 : option_fields.size() - 1) + !each.empty() + !detect_field.empty();
+  return roles + !detect_one_of.empty() + (option_fields.empty() ? 0 : option_fields.size() - 1) + !each.empty() + !detect_field.empty();
 }
 
 Schema parse_schema(const Json &json, std::string_view source) {
@@ -192,6 +227,9 @@ Schema parse_schema(const Json &json, std::string_view source) {
   schema.description = json.string_or("description", "", source);
   schema.kind = one_of(kKinds, json.string_at("kind", source), source, "kind");
   schema.each = json.string_or("each", "", source);
+  if (const Json *rows = json.find("plain_text"))
+    schema.plain_text = one_of(kPlainTexts, rows->is_string() ? rows->string() : "", source, "plain_text");
+  if (const Json *choices = json.find("choices")) schema.choices = strings(*choices, source, "choices");
   schema.strip_labels = json.bool_or("strip_labels", false, source);
   schema.split_options = json.bool_or("split_options", false, source);
   schema.reference_after = json.string_or("reference_after", "", source);
@@ -206,8 +244,9 @@ Schema parse_schema(const Json &json, std::string_view source) {
     for (const std::string &form : strings(*answer, source, "answer"))
       schema.answer.push_back(one_of(kAnswerForms, form, source, "answer"));
   if (const Json *detect = json.find("detect")) {
-    if (!detect->is_object()) fail(Code::format, source, ": key 'detect' must be an object");
-    read_detect(schema, *detect, source);
+    if (detect->is_bool() && !detect->boolean()) schema.by_name_only = true;
+    else if (!detect->is_object()) fail(Code::format, source, ": key 'detect' must be an object or false");
+    else read_detect(schema, *detect, source);
   }
   schema.metrics = strings(json.at("metrics", source), source, "metrics");
   for (const std::string &metric : schema.metrics)

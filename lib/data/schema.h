@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "formats/rows.h"
 
 namespace moe {
 
@@ -25,6 +26,10 @@ struct Template {
   bool uses(std::string_view role) const;
 };
 
+// A field of a row by its name; or inside of a field: "answers.text.0" is item 0 of the list "text" in the object "answers".
+// nullptr when there is none.
+const Json *find_field(const Json &row, std::string_view name);
+
 struct Schema {
   struct Field {
     std::string role;
@@ -35,7 +40,9 @@ struct Schema {
   SchemaKind kind = SchemaKind::completion;
   std::vector<Field> fields;                  // all roles but "options" of separate fields
   std::vector<std::string> option_fields;     // options in separate fields (opa, opb, ...)
+  std::vector<std::string> choices;           // the same options in every row
   std::vector<AnswerForm> answer;             // multiple choice: forms tried in this order
+  PlainText plain_text = PlainText::document;  // what one row of a plain text file is
   std::string each;                           // field with a list of entries: one example per entry
   bool strip_labels = false;                  // options carry their letter ("A. Half life"): take it off
   bool split_options = false;                 // options are one string: "a ) 38 , b ) 27 , ..."
@@ -44,7 +51,9 @@ struct Schema {
   Template completion;                        // multiple choice: {choice}, {letter}; otherwise roles
   std::string reference_after;                // the reference answer is what follows this mark in the completion
   std::vector<std::string> metrics;           // multiple_choice, mutual_information, exact_match, perplexity, loss
+  bool by_name_only = false;                  // never recognised from rows
   std::string detect_field, detect_contains;  // a further field for recognising rows, and text it must contain
+  std::vector<std::string> detect_one_of;     // or texts of which it must be one
 
   const Field *find(std::string_view role) const;
   // The roles a row must have: those that every prompt uses, the completion, options, answer, text, messages.

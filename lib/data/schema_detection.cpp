@@ -12,8 +12,14 @@ constexpr size_t kRowsLookedAt = 16;
 
 std::vector<Json> first_rows(const std::string &path) {
   std::vector<Json> result;
-  DataRows rows(path);
-  for (Json row; result.size() < kRowsLookedAt && rows.next(row);) result.push_back(std::move(row));
+  RowReader rows(path);
+  std::string defect;
+  for (Json row; result.size() < kRowsLookedAt && rows.next(row);) {
+    if (rows.defect().empty()) result.push_back(std::move(row));
+    else if (defect.empty()) defect = text(rows.where(), ": ", rows.defect());
+  }
+  if (result.empty() && !defect.empty()) fail(Code::format, defect, "; and no other row can be read");
+  if (result.empty()) fail(Code::format, path, ": no rows");
   return result;
 }
 
@@ -37,7 +43,6 @@ const Schema *fits_but_for_answer(const Json &row) {
 // The most specific schemas that most of the first rows fit: one, or all of one group.
 std::vector<Schema> recognise(const std::string &path) {
   const std::vector<Json> rows = first_rows(path);
-  if (rows.empty()) fail(Code::format, path, ": no rows");
   std::vector<Schema> best;
   for (const Schema &schema : builtin_schemas()) {
     const auto fitting = std::count_if(rows.begin(), rows.end(), [&](const Json &row) { return schema.fits(row); });
@@ -63,8 +68,8 @@ std::vector<Schema> recognise(const std::string &path) {
 // The member of a group that counts answers as the whole file does.
 Schema decide(const std::string &path, const std::vector<Schema> &group) {
   AnswerBase base;
-  DataRows rows(path);
-  for (Json row; rows.next(row);) base.see(group.front(), row, rows.number());
+  RowReader rows(path);
+  for (Json row; rows.next(row);) base.see(group.front(), row, static_cast<int64_t>(rows.number()));
   const std::string field = "answers ('" + group.front().find("answer")->names.front() + "')";
   if (base.zero_row && base.top_row)
     fail(Code::invalid, path, ": ", field, " count neither from 0 nor from 1: row ", base.zero_row, " has 0 and row ",

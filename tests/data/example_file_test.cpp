@@ -46,7 +46,12 @@ TEST(PublishedFiles, AreRecognisedAndReadWhole) {
       {kGolden + "aqua.json", "aqua", 20, 20},
       {kGolden + "medqa.jsonl", "medqa", 5, 5},
       {kGolden + "mbpp.jsonl", "mbpp", 5, 5},
+      {kGolden + "mbpp_sanitized.json", "mbpp", 3, 3},
       {kGolden + "humaneval.jsonl", "humaneval", 3, 3},
+      {kGolden + "casehold.csv", "casehold_csv", 6, 6},
+      {kGolden + "pubmedqa.json", "pubmedqa", 12, 12},
+      {kGolden + "legalbench_limited_use.tsv", "legalbench_yes_no", 8, 8},
+      {kGolden + "legalbench_ucc_v_common_law.tsv", "legalbench", 6, 6},
       {kGolden + "self_instruct.jsonl", "self_instruct", 40, 40},
       {kGolden + "minimind_sft.jsonl", "messages", 2, 2},
       {kGolden + "minimind_lora.jsonl", "messages", 2, 2},
@@ -105,6 +110,21 @@ TEST(PublishedFiles, GiveKnownRows) {
   const Example aqua = read_examples(kGolden + "aqua.json", "", 1).examples.at(0);
   EXPECT_EQ(aqua.completion, " 250 m");
   EXPECT_TRUE(aqua.prompt.ends_with("\nA. 100 m\nB. 150 m\nC. 200 m\nD. 250 m\nE. 300 m\nAnswer:")) << aqua.prompt;
+  const Example law = read_examples(kGolden + "casehold.csv", "", 0).examples.at(3);
+  EXPECT_EQ(law.gold, 3);
+  EXPECT_EQ(law.choices.size(), 5u);
+  const Example limited = read_examples(kGolden + "legalbench_limited_use.tsv", "", 0).examples.at(0);
+  EXPECT_TRUE(limited.prompt.starts_with("The Parties agree to use the Confidential Information solely in connection")) << limited.prompt;
+  EXPECT_TRUE(limited.prompt.ends_with("\nAnswer:"));
+  EXPECT_EQ(limited.completion, " Yes");
+  EXPECT_EQ(limited.choices.size(), 2u);
+  EXPECT_EQ(read_examples(kGolden + "legalbench_ucc_v_common_law.tsv", "", 0).examples.at(0).completion, " UCC");
+  const ExampleFile pubmed = read_examples(kGolden + "pubmedqa.json", "", 2);
+  EXPECT_TRUE(pubmed.examples[0].prompt.starts_with("Abstract: Programmed cell death (PCD) is the regulated death"));
+  EXPECT_TRUE(pubmed.examples[0].prompt.ends_with(
+      "\nQuestion: Do mitochondria play a role in remodelling lace plant leaves during programmed cell death?\nAnswer:"));
+  EXPECT_EQ(pubmed.examples[0].completion, " yes");
+  EXPECT_EQ(pubmed.examples[1].completion, " no");
   // The same rows in two layouts give the same examples.
   const ExampleFile columns = read_examples(kData + "/medmcqa/train.jsonl", "", 40),
                     choices = read_examples(kGolden + "medmcqa_choices.jsonl", "", 0);
@@ -161,11 +181,57 @@ TEST_F(ExampleFileTest, OneBadRowDoesNotHideTheSchema) {
   EXPECT_EQ(read_examples(path, "", 1).examples.size(), 1u);
 }
 
+TEST_F(ExampleFileTest, RowsThatCannotBeReadAreSkippedAndShown) {
+  ExampleReader reader(file("a.csv", "prompt,completion\na,b\nc\nd,\xFF\ne,\nf,g\n"), "");
+  std::string skipped;
+  reader.on_skip([&](int64_t number, const std::string &reason, const Json &row) {
+    skipped += text(number, " ", reason, " ", row.dump(), "; ");
+  });
+  int64_t examples = 0;
+  for (Example example; reader.next(example);) examples++;
+  EXPECT_EQ(examples, 2);
+  EXPECT_EQ(reader.rows(), 5);
+  EXPECT_EQ(skipped, "3 fewer cells than the header null; 4 not valid UTF-8 null; 5 field 'completion' is empty "
+                     "{\"prompt\": \"e\", \"completion\": \"\"}; ");
+  EXPECT_EQ(reader.skipped().total(), 3);
+  EXPECT_FAILS(read_examples(file("b.csv", "text\n\xFF\n\xFE\n"), "", 0), Code::format, "b.csv:2: not valid UTF-8; and no other");
+}
+
+TEST_F(ExampleFileTest, IdsThatOccurAgainAreCounted) {
+  const ExampleFile read = read_examples(file("a.jsonl", R"({"id": "x", "text": "1"})" "\n" R"({"id": 7, "text": "2"})" "\n"
+      R"({"id": "y", "text": "3"})" "\n" R"({"id": "x", "text": "4"})" "\n" R"({"text": "5"})" "\n" R"({"id": 7, "text": "6"})"), "", 0);
+  EXPECT_EQ(read.examples.size(), 6u) << "they are used like others";
+  EXPECT_EQ(read.repeated_ids.count, 2);
+  EXPECT_EQ(read.repeated_ids.first_row, 4);
+  EXPECT_EQ(read_examples(kData + "/gsm8k/train.jsonl", "", 0).repeated_ids.count, 0);
+  EXPECT_EQ(read_examples(kGolden + "mbpp.jsonl", "", 0).repeated_ids.count, 0);
+}
+
+TEST_F(ExampleFileTest, APlainTextFileIsReadByItsSchema) {
+  const std::string path = file("a.txt", "one\n\ntwo\nlines\n\n\nthree\n");
+  EXPECT_EQ(read_examples(path, "", 0).examples.size(), 1u);
+  EXPECT_EQ(read_examples(path, "wikitext", 0).examples.at(0).completion, "one\n\ntwo\nlines\n\n\nthree\n");
+  const ExampleFile paragraphs = read_examples(path, "paragraphs", 0);
+  ASSERT_EQ(paragraphs.examples.size(), 3u);
+  EXPECT_EQ(paragraphs.examples[1].completion, "two\nlines");
+  EXPECT_EQ(paragraphs.examples[1].row, 3);
+}
+
 TEST_F(ExampleFileTest, AFolderIsItsDataFilesInOrder) {
   file("b.jsonl", "");
   file("a.txt", "");
   file("notes.md", "");
   EXPECT_EQ(data_files(folder_.path()), (std::vector<std::string>{folder_ / "a.txt", folder_ / "b.jsonl"}));
+  make_folders(folder_ / "c/d");
+  make_folders(folder_ / "c/.hidden");
+  for (const char *name : {"c/1.csv.gz", "c/d/2.tsv", "c/d/3.json.zst", "c/notes.md", "c/.hidden/4.csv"}) file(name, "");
+  EXPECT_EQ(data_files(folder_.path()), (std::vector<std::string>{folder_ / "a.txt", folder_ / "b.jsonl", folder_ / "c/1.csv.gz",
+                                                                  folder_ / "c/d/2.tsv", folder_ / "c/d/3.json.zst"}));
+  EXPECT_EQ(data_files(folder_ / "c/*"), (std::vector<std::string>{folder_ / "c/1.csv.gz", folder_ / "c/notes.md"}));
+  EXPECT_EQ(data_files(folder_ / "?/d/[23].*"), (std::vector<std::string>{folder_ / "c/d/2.tsv", folder_ / "c/d/3.json.zst"}));
+  file("odd[1].csv", "");
+  EXPECT_EQ(data_files(folder_ / "odd[1].csv"), (std::vector<std::string>{folder_ / "odd[1].csv"}));  // a file's own name
+  EXPECT_FAILS(data_files(folder_ / "*.parquets"), Code::invalid, "no file has a name of this pattern");
   const test::TemporaryFolder empty;
   EXPECT_FAILS(data_files(empty.path()), Code::invalid, "no data file");
 }

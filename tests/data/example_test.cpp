@@ -103,6 +103,13 @@ TEST(Example, OptionsInOneTextAreSplitAtTheirLabels) {
   EXPECT_EQ(options[1].text, "27.675");
   EXPECT_EQ(options[2].text, "none of a )");
   EXPECT_EQ(options[3].text, "e");
+  // Some rows hold the list as Python prints it.
+  ASSERT_TRUE(split_options(R"(['a ) 4', "b ) 4 ' , c ) x", 'c ) 16'])", options));
+  ASSERT_EQ(options.size(), 3u);
+  EXPECT_EQ(options[0].text, "4");
+  EXPECT_EQ(options[1].text, "4 ' , c ) x");
+  EXPECT_EQ(options[2].text, "16");
+  EXPECT_FALSE(split_options("['38', '27']", options));
   EXPECT_FALSE(split_options("38 , 27", options));
   EXPECT_FALSE(split_options("", options));
 }

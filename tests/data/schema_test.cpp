@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "data/example.h"
 #include "support/expect_error.h"
 #include "support/temporary_folder.h"
 
@@ -78,6 +79,58 @@ TEST(Schema, RefusesFilesThatAreNotSchemas) {
   EXPECT_FAILS(parsed(schema_text("multiple_choice", fields,
                                   R"(, "prompt": "{question}", "completion": "{question}", "answer": "letter")")),
                Code::format, "{choice}");
+}
+
+TEST(Schema, NamesOfFieldsReachInsideOfThem) {
+  const Json row = Json::parse(R"({"a": {"b": [1, {"c": "deep"}], "x.y": 5}, "a.b": "exact", "list": ["p", "q"], "n": 3})", "row");
+  const auto found = [&](const char *name) {
+    const Json *value = find_field(row, name);
+    return value ? value->dump() : "nothing";
+  };
+  EXPECT_EQ(found("n"), "3");
+  EXPECT_EQ(found("a.b"), "\"exact\"") << "a field of that very name goes first";
+  EXPECT_EQ(found("a.b.1.c"), "\"deep\"");
+  EXPECT_EQ(found("a.b.0"), "1");
+  EXPECT_EQ(found("list.1"), "\"q\"");
+  for (const char *name : {"list.2", "list.-1", "list.1x", "list.x", "n.1", "a.c", "z", "a.b.0.c", "", ".", "list."}) {
+    EXPECT_TRUE(std::string(name) == "list." || found(name) == "nothing") << name;
+  }
+}
+
+TEST(Schema, ChoicesOfEveryRowStandInTheSchema) {
+  const Schema schema = parsed(schema_text(
+      "multiple_choice", R"({"question": "q", "answer": "a.0"})",
+      R"(, "choices": ["ham", "spam"], "prompt": "{question}\n{options}", "option": "{letter}) {option}", "completion": "{choice}", "answer": "text")"));
+  std::vector<Example> examples;
+  SkipReport skipped;
+  append_examples(schema, Json::parse(R"({"q": "Buy!", "a": ["spam"]})", "row"), 1, examples, skipped);
+  append_examples(schema, Json::parse(R"({"q": "Buy!", "a": ["eggs"]})", "row"), 2, examples, skipped);
+  ASSERT_EQ(examples.size(), 1u);
+  EXPECT_EQ(examples[0].prompt, "Buy!\nA) ham\nB) spam");
+  EXPECT_EQ(examples[0].completion, "spam");
+  EXPECT_EQ(examples[0].gold, 1);
+  EXPECT_EQ(skipped.reasons().begin()->first, "field 'a.0' names none of the options");
+  const std::string rest = R"(, "prompt": "{question}", "completion": "{choice}", "answer": "text")";
+  EXPECT_FAILS(parsed(schema_text("multiple_choice", R"({"question": "q", "answer": "a"})", R"(, "choices": ["one"])" + rest)),
+               Code::format, "'choices' has one text");
+  EXPECT_FAILS(parsed(schema_text("multiple_choice", R"({"question": "q", "answer": "a", "options": "o"})",
+                                  R"(, "choices": ["one", "two"])" + rest)),
+               Code::format, "'choices' and a field 'options'");
+  EXPECT_FAILS(parsed(schema_text("text", R"({"text": "t"})", R"(, "choices": ["one", "two"])")), Code::format, "belongs to kind");
+}
+
+TEST(Schema, RecognisesARowByTheWordsOfAField) {
+  const std::string fields = R"({"text": "text"})";
+  const Schema schema = parsed(schema_text("text", fields, R"(, "detect": {"field": "label.0", "one_of": ["Yes", "No"]})"));
+  EXPECT_TRUE(schema.fits(Json::parse(R"({"text": "t", "label": ["No"]})", "row")));
+  EXPECT_FALSE(schema.fits(Json::parse(R"({"text": "t", "label": ["Maybe"]})", "row")));
+  EXPECT_FALSE(schema.fits(Json::parse(R"({"text": "t", "label": [1]})", "row")));
+  EXPECT_FALSE(schema.fits(Json::parse(R"({"text": "t"})", "row")));
+  EXPECT_GT(schema.conditions(), parsed(schema_text("text", fields, R"(, "detect": {"field": "label"})")).conditions());
+  EXPECT_FALSE(parsed(schema_text("text", fields, R"(, "detect": false)")).fits(Json::parse(R"({"text": "t"})", "row")));
+  EXPECT_FAILS(parsed(schema_text("text", fields, R"(, "detect": true)")), Code::format, "'detect' must be an object or false");
+  EXPECT_FAILS(parsed(schema_text("text", fields, R"(, "detect": {"field": "x", "is": "y"})")), Code::format, "'detect.is'");
+  EXPECT_FAILS(parsed(schema_text("text", fields, R"(, "plain_text": "lines")")), Code::format, "'plain_text' is 'lines', expected one of document");
 }
 
 TEST(Schema, AFileOfOnesOwnIsAllANewDomainNeeds) {
