@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kPieceTokens = 512;   // of one segment in one round
 constexpr int64_t kRoundTokens = 2048;  // of all segments in one round
+constexpr int64_t kRoundFronts = 65536;  // positions of fronts that one round copies: bounds its memory
 
 // The part of a segment that one round appends.
 struct Piece {
@@ -18,8 +19,11 @@ struct Piece {
   int64_t row = 0;                // first row in the round
   int64_t prefix_row = 0;         // of the segment it continues
   int64_t joined_row = -1;        // of its keys among the joined ones, -1 = they stand elsewhere
+  size_t joined_index = 0;        // of the rows gathered for it
 
-  int64_t before() const { return segment->cache ? segment->cache->size() : segment->prefix_tokens; }
+  int64_t front() const { return segment->front ? segment->front->size() : 0; }
+  int64_t before() const { return segment->cache ? segment->cache->size() : front() + segment->prefix_tokens; }
+  int64_t own_keys() const { return segment->prefix_tokens + tokens; }  // without a cache: not of the front
 };
 
 // One round: all pieces go through the decoder together.
@@ -45,7 +49,7 @@ class Round {
       check_cancel(cancel);
       point_attention(i);
       layer_.forward(i, x, y, state_, scratch_, [&] { store_keys(i); });
-      add_routing();
+      add_routing(i);
       std::swap(x, y);
     }
     for (const Piece &piece : pieces_)
@@ -76,13 +80,15 @@ class Round {
   }
 
   // Attention wants the keys of a sequence in neighbouring rows: those of a continuation are brought together, first the ones of
-  // its prefix. All other rows without a cache stand together already.
+  // its front, then of its prefix. All other rows without a cache stand together already.
   void join_prefixes() {
     for (Piece &piece : pieces_) {
       if (piece.segment->cache || piece.before() == 0) continue;
-      piece.joined_row = static_cast<int64_t>(joined_.size());
-      for (int64_t t = 0; t < piece.before(); t++) joined_.push_back(static_cast<int32_t>(piece.prefix_row + t));
+      piece.joined_row = joined_rows_;
+      piece.joined_index = joined_.size();
+      for (int64_t t = 0; t < piece.segment->prefix_tokens; t++) joined_.push_back(static_cast<int32_t>(piece.prefix_row + t));
       for (int64_t t = 0; t < piece.tokens; t++) joined_.push_back(static_cast<int32_t>(piece.row + t));
+      joined_rows_ += piece.front() + piece.own_keys();
     }
   }
 
@@ -95,7 +101,7 @@ class Round {
     scratch_ = layer_.take_scratch(arena, false);
     const size_t rows = std::max(labels_.size(), logit_rows_.size());
     head_input_ = arena.take<float>(rows * static_cast<size_t>(config_.hidden));
-    const auto joined = static_cast<int64_t>(joined_.size()), width = config_.kv_width();
+    const int64_t joined = joined_rows_, width = config_.kv_width();
     const DType key_type = model_.activation_type();
     for (Rows *part : {&joined_keys_, &joined_values_}) {
       *part = {arena.take_bytes(static_cast<size_t>(row_bytes(key_type, joined * width))), key_type, width};
@@ -144,28 +150,44 @@ class Round {
       ops_.copy(piece.tokens, width, at(state_.k, piece.row), at(cache->keys(layer), cache->size()), Store::set);
       ops_.copy(piece.tokens, width, at(state_.v, piece.row), at(cache->values(layer), cache->size()), Store::set);
     }
-    const auto joined = static_cast<int64_t>(joined_.size());
-    if (joined == 0) return;
-    ops_.gather(joined, width, state_.k, joined_.data(), joined_keys_);
-    ops_.gather(joined, width, state_.v, joined_.data(), joined_values_);
+    if (joined_rows_ == static_cast<int64_t>(joined_.size())) {  // no fronts between them: all at once
+      if (joined_rows_ == 0) return;
+      ops_.gather(joined_rows_, width, state_.k, joined_.data(), joined_keys_);
+      ops_.gather(joined_rows_, width, state_.v, joined_.data(), joined_values_);
+      return;
+    }
+    for (const Piece &piece : pieces_) {
+      if (piece.joined_row < 0) continue;
+      const int64_t front = piece.front(), row = piece.joined_row;
+      const int32_t *index = joined_.data() + piece.joined_index;
+      if (front > 0) {
+        ops_.copy(front, width, piece.segment->front->keys(layer), at(joined_keys_, row), Store::set);
+        ops_.copy(front, width, piece.segment->front->values(layer), at(joined_values_, row), Store::set);
+      }
+      ops_.gather(piece.own_keys(), width, state_.k, index, at(joined_keys_, row + front));
+      ops_.gather(piece.own_keys(), width, state_.v, index, at(joined_values_, row + front));
+    }
   }
 
-  // Mean over the FFN routers of the weight of each entry.
-  void add_routing() {
+  // What the FFN router of a layer did: the mean over the layers of each token's weights, the sum over the tokens of each layer's.
+  void add_routing(int64_t layer) {
     if (!layer_.routes(RouterKind::ffn)) return;
     const size_t experts = overlay_.mixture->experts.size(), entries = experts + 1;
     const float share = 1.0f / static_cast<float>(config_.layers);
     for (const Piece &piece : pieces_) {
-      if (!piece.segment->routing) continue;
+      const Segment &segment = *piece.segment;
+      if (!segment.routing && !segment.usage) continue;
+      double *usage = segment.usage ? segment.usage + static_cast<size_t>(layer) * entries : nullptr;
       for (int64_t t = 0; t < piece.tokens; t++) {
-        float *out = piece.segment->routing + static_cast<size_t>(piece.first + t) * entries;
+        float *out = segment.routing ? segment.routing + static_cast<size_t>(piece.first + t) * entries : nullptr;
         const float *gates = state_.ffn_router.gates + static_cast<size_t>(piece.row + t) * experts;
         float base = 1;
-        for (size_t i = 0; i < experts; i++) {
-          out[i + 1] += share * gates[i];
-          base -= gates[i];
+        for (size_t i = 0; i < experts; i++) base -= gates[i];
+        for (size_t e = 0; e < entries; e++) {
+          const float weight = e == 0 ? base : gates[e - 1];
+          if (out) out[e] += share * weight;
+          if (usage) usage[e] += weight;
         }
-        out[0] += share * base;
       }
     }
   }
@@ -200,7 +222,8 @@ class Round {
   int64_t tokens_;
   DecoderLayer layer_;
   std::vector<int32_t> ids_, positions_, label_rows_, labels_, logit_rows_;
-  std::vector<int32_t> joined_;  // rows whose keys and values are brought together
+  std::vector<int32_t> joined_;  // rows of this round whose keys and values are brought together
+  int64_t joined_rows_ = 0;      // with those of the fronts
   std::vector<float *> label_targets_, logit_targets_, tables_;
   float *stream_[2] = {nullptr, nullptr}, *head_input_ = nullptr, *nll_ = nullptr, *logits_ = nullptr;
   Rows final_rows_, joined_keys_, joined_values_;
@@ -215,6 +238,7 @@ void check_prefix(std::span<Segment> segments, size_t index, size_t first) {
     fail(Code::invalid, "segment ", index, " continues segment ", segment.prefix, ": expected the last one without prefix, ", first,
          ", both without a cache");
   }
+  if (segment.front != prefix.front) fail(Code::invalid, "segment ", index, " continues segment ", first, ": expected the same front");
   if (segment.prefix_tokens < 0 || segment.prefix_tokens > static_cast<int64_t>(prefix.tokens.size())) {
     fail(Code::invalid, "segment ", index, " continues ", segment.prefix_tokens, " tokens of a segment of ",
          prefix.tokens.size());
@@ -226,6 +250,7 @@ void check_segments(const BaseModel &model, std::span<Segment> segments) {
   for (size_t i = 0; i < segments.size(); i++) {
     const Segment &segment = segments[i];
     if (segment.prefix < 0) first = i;
+    if (segment.cache && segment.front) fail(Code::invalid, "segment ", i, ": expected a cache or a front, found both");
     check_prefix(segments, i, first);
     for (int32_t id : segment.tokens) {
       if (id < 0 || id >= model.config().vocabulary) {
@@ -250,6 +275,7 @@ class Plan {
   std::span<Piece> next() {
     pieces_.clear();
     rows_ = 0;
+    int64_t fronts = 0;
     for (size_t i = 0, end = 0; i < segments_.size() && rows_ < kRoundTokens; i = end) {
       end = i + 1;
       if (segments_[i].cache) {
@@ -258,7 +284,8 @@ class Plan {
       }
       int64_t tokens = left(i);
       while (end < segments_.size() && segments_[end].prefix >= 0) tokens += left(end++);
-      if (rows_ > 0 && rows_ + tokens > kRoundTokens) break;
+      if (segments_[i].front) fronts += segments_[i].front->size() * static_cast<int64_t>(end - i);
+      if (rows_ > 0 && (rows_ + tokens > kRoundTokens || fronts > kRoundFronts)) break;
       const int64_t prefix_row = rows_;
       for (size_t s = i; s < end; s++) add(s, left(s), prefix_row);
     }

@@ -37,10 +37,12 @@ struct Segment {
   KvCache *cache = nullptr;             // nullptr: nothing is kept, the sequence is whole
   int32_t prefix = -1;                  // without a cache: index of the segment that it continues. That one has no cache and no
   int64_t prefix_tokens = 0;            // prefix, and all that continue it follow at once; this many of its tokens come first
+  const KvCache *front = nullptr;       // without a cache: what comes before all that; the same for a segment and those that continue it
   float *logits = nullptr;              // [V] of the last token, or nullptr
   std::span<const int32_t> labels;      // [tokens] what each must predict, -100 = none; or empty
   float *nll = nullptr;                 // [tokens], written where labels are given (0 where -100)
   float *routing = nullptr;             // [tokens, E + 1] mean over the layers of the weight of each entry (base = 1 - sum of gates), or nullptr
+  double *usage = nullptr;              // [layers, E + 1] the weight of each entry is added for every token, or nullptr
 };
 
 // Scratch memory of inference, kept from call to call and only growing; one per session or evaluation, one thread at a time.

@@ -158,6 +158,45 @@ TEST_P(Decoding, ContinuationsWithoutACacheAreTheFullForward) {
   }
 }
 
+// The same after what a cache holds, which many sequences share; among them sequences without it.
+TEST_P(Decoding, SequencesAfterACommonFrontAreTheFullForward) {
+  constexpr int64_t kFront = 7;
+  for (const auto &[name, overlay] : overlays_) {
+    SCOPED_TRACE(name);
+    const Full expected = full(overlay);
+    KvCache front(*model_, 4);
+    Segment filling;
+    filling.tokens = std::span(batch_.tokens).first(kFront);
+    filling.cache = &front;
+    inference_pass(*model_, overlay, {&filling, 1}, scratch_);
+    std::vector<Segment> segments;
+    std::vector<int64_t> first;
+    std::vector<std::vector<float>> nll;
+    nll.reserve(300);
+    const auto add = [&](int64_t begin, int64_t count, bool fronted, int64_t continued) {
+      Segment &segment = segments.emplace_back();
+      segment.tokens = std::span(batch_.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+      segment.labels = std::span(batch_.labels).subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+      segment.nll = nll.emplace_back(static_cast<size_t>(count)).data();
+      if (fronted) segment.front = &front;
+      if (continued >= 0) segment.prefix = static_cast<int32_t>(continued), segment.prefix_tokens = begin - (fronted ? kFront : 0);
+      first.push_back(begin);
+    };
+    for (int repeat = 0; repeat < 60; repeat++) {
+      const auto family = static_cast<int64_t>(segments.size());
+      add(kFront, 8, true, -1);
+      add(kFront + 6, 5, true, family);
+      add(kFront + 8, 3, true, family);
+      add(0, 9, false, -1);
+    }
+    inference_pass(*model_, overlay, segments, scratch_);
+    EXPECT_EQ(front.size(), kFront);
+    for (size_t i = 0; i < segments.size(); i++)
+      for (size_t t = 0; t < nll[i].size(); t++)
+        ASSERT_NEAR(nll[i][t], expected.nll[static_cast<size_t>(first[i]) + t], 1e-4) << i << " " << t;
+  }
+}
+
 TEST_P(Decoding, AContinuationOfAnythingElseIsRefused) {
   KvCache cache(*model_, 4);
   std::vector<Segment> segments(3);
@@ -171,6 +210,10 @@ TEST_P(Decoding, AContinuationOfAnythingElseIsRefused) {
   segments[2].prefix = 0;
   segments[0].cache = &cache;
   EXPECT_FAILS(inference_pass(*model_, {}, segments, scratch_), Code::invalid, "without a cache");
+  segments[0].front = &cache;
+  EXPECT_FAILS(inference_pass(*model_, {}, {segments.data(), 1}, scratch_), Code::invalid, "a cache or a front");
+  segments[0].cache = nullptr;
+  EXPECT_FAILS(inference_pass(*model_, {}, segments, scratch_), Code::invalid, "the same front");
 }
 
 // W + scale B A for every adapted projection, in double precision, as a checkpoint folder of its own.
