@@ -204,4 +204,6 @@ void AppendFile::line(std::string_view text) {
   cut_off_ = false;
 }
 
+void AppendFile::bytes(std::string_view content) { write_all(descriptor_, content, path_); }
+
 }  // namespace moe

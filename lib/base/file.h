@@ -83,6 +83,7 @@ class AppendFile {
   ~AppendFile();
   AppendFile(const AppendFile &) = delete;
   void line(std::string_view text);
+  void bytes(std::string_view content);  // as they are, for files that are not made of lines
 
  private:
   std::string path_;

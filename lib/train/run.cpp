@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "data/leak.h"
+#include "formats/event_file.h"
 #include "train/checkpoint.h"
 
 namespace moe {
@@ -54,7 +55,8 @@ class Run {
  public:
   Run(Trainer &trainer, const BaseModel &model, const RunOptions &options, const RunCallback &callback, const Cancel *cancel)
       : trainer_(trainer), model_(model), options_(options), callback_(callback), cancel_(cancel),
-        checkpoints_(join_path(options.output_dir, "checkpoints")), lock_(prepare(options)), metrics_(join_path(options.output_dir, "metrics.jsonl")) {}
+        checkpoints_(join_path(options.output_dir, "checkpoints")), lock_(prepare(options)),
+        metrics_(join_path(options.output_dir, "metrics.jsonl")) {}
 
   Json run() {
     const auto start = std::chrono::steady_clock::now();
@@ -90,9 +92,23 @@ class Run {
   void record(const Json &line) {
     try {
       metrics_.line(line.dump());
+      record_event(line);
     } catch (const Error &error) {
       log(options_.log, LogLevel::error, text("a line of the metrics was not written: ", error.message()));
     }
+  }
+
+  // The numbers of a line for TensorBoard: those of a step as train/<key>, those of a validation as eval/<key without eval_>.
+  void record_event(const Json &line) {
+    if (line.find("event")) return;
+    std::vector<std::pair<std::string, double>> scalars;
+    for (const auto &[key, value] : line.members()) {
+      if (!value.is_number() || key == "step") continue;
+      scalars.emplace_back(key.starts_with("eval_") ? "eval/" + key.substr(5) : "train/" + key, value.number());
+    }
+    const int64_t step = line.integer_at("step", "metrics");
+    if (!events_) events_ = std::make_unique<EventFile>(options_.output_dir, step);
+    events_->scalars(step, scalars);
   }
 
   // A summary says that a run is finished, so the one of the earlier run goes first.
@@ -251,6 +267,7 @@ class Run {
   std::string checkpoints_;
   FileLock lock_;
   AppendFile metrics_;
+  std::unique_ptr<EventFile> events_;
   CurveEnds curve_;
   LeakReport leaks_;
   int64_t tokens_ = 0, evaluated_step_ = -1, saved_step_ = -1;
