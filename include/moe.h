@@ -956,8 +956,8 @@ MOE_API void moe_generation_free(moe_generation **generation);
  *   options   model_type (list of base, lora, moe, domain, oracle, all), adapter (list of folders or name=folder), moe (bundle
  *             folder), tasks (list of file or domain=file), data (what the models were trained on: rows of the tasks that stand
  *             in it are warned of in the log and counted in the results), schema, limit, num_fewshot, scoring, max_length,
- *             max_new_tokens, seed, log_samples, output_dir (evaluation_results.json, and the items with log_samples, are
- *             written there)
+ *             max_new_tokens, seed, log_samples, output_dir (evaluation_results.json and report.html, and the items with
+ *             log_samples, are written there)
  *   on_event  may be NULL: MOE_EVENT_ITEM after every item
  *   cancel    may be NULL
  *   results   may be NULL; evaluation_results.json, freed by moe_text_free
@@ -966,6 +966,16 @@ MOE_API void moe_generation_free(moe_generation **generation);
  */
 MOE_API int32_t moe_eval_run(const moe_model *base, const moe_options *options, moe_event_callback on_event, void *user,
                              moe_cancel_token *cancel, moe_text **results, moe_text **table, moe_error *error);
+
+/*
+ * One self-contained HTML page about an evaluation and the training before it.
+ *   options   results (evaluation_results.json or its folder; items beside it are read too), training (list of training output
+ *             folders; by default those that the evaluated models came from), output (file to write, or none). One of results
+ *             and training is needed
+ *   html      may be NULL; the page, freed by moe_text_free
+ * Errors: INVALID, IO, FORMAT. Any thread. Since 0.1.
+ */
+MOE_API int32_t moe_eval_report(const moe_options *options, moe_text **html, moe_error *error);
 
 /*
  * Token-weighted perplexity of a text over overlapping windows.

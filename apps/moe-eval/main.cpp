@@ -8,6 +8,8 @@ int main(int argc, char **argv) {
       {
           {"run", "accuracy and loss on held-out rows, with intervals and comparisons",
            "--model PATH [--adapter FOLDER,...] [--moe FOLDER] --tasks [DOMAIN=]FILE,... [options]", run_evaluation},
+          {"report", "one HTML page about an evaluation and the training before it",
+           "--results FOLDER [--training FOLDER,...] [--output FILE.html]", run_report},
           {"perplexity", "perplexity of a text over overlapping windows", "--model PATH --text FILE [options]", run_perplexity},
           {"generate", "go on from a prompt", "--model PATH [--adapter FOLDER | --moe FOLDER] [--prompt TEXT] [options]",
            run_generate},

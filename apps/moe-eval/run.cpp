@@ -1,4 +1,4 @@
-// moe-eval run, perplexity and dump: one call of the library each.
+// moe-eval run, report, perplexity and dump: one call of the library each.
 #include "cli/models.h"
 #include "moe-eval/verbs.h"
 
@@ -46,7 +46,23 @@ int run_evaluation(Context &context) {
   context.console.end_progress();
   if (context.command.json) context.console.print(std::string(view(results)) + "\n");
   else context.console.print(view(table));
-  if (has(options, "output_dir")) context.console.note("written: " + get(options, "output_dir") + "/evaluation_results.json");
+  if (has(options, "output_dir")) context.console.note("written: " + get(options, "output_dir") + "/evaluation_results.json, report.html");
+  return kDone;
+}
+
+int run_report(Context &context) {
+  const Options &options = context.options();
+  if (!has(options, "results") && list(options, "training").empty())
+    throw Failure(kUsage, "option --results or --training is needed");
+  if (!has(options, "output")) {
+    std::string folder = get(options, "results");
+    if (const size_t slash = folder.rfind('/'); folder.ends_with(".json")) folder = slash == std::string::npos ? "." : folder.substr(0, slash);
+    if (folder.empty()) folder = list(options, "training").front();
+    set(options, "output", folder + "/report.html");
+  }
+  const std::string output = get(options, "output");
+  call(moe_eval_report, options.get(), nullptr);
+  context.console.print(context.command.json ? Json::object({{"output", output}}).dump() + "\n" : output + "\n");
   return kDone;
 }
 

@@ -5,6 +5,7 @@
 namespace moe::cli {
 
 int run_evaluation(Context &context);
+int run_report(Context &context);
 int run_perplexity(Context &context);
 int run_generate(Context &context);
 int run_chat(Context &context);

@@ -3,9 +3,12 @@
 #include <chrono>
 
 #include "api/handles.h"
+#include "base/clock.h"
 #include "base/file.h"
+#include "base/sha256.h"
 #include "data/leak.h"
 #include "eval/evaluation.h"
+#include "eval/report.h"
 
 namespace moe::api {
 namespace {
@@ -145,8 +148,26 @@ EvalOptions eval_options(const Options &options) {
   return result;
 }
 
+// A file with its hash; of a folder those of its files, one after another.
+Json input_json(const std::string &path) {
+  if (!folder_exists(path)) return Json::object({{"path", path}, {"sha256", file_exists(path) ? sha256_file(path) : ""}});
+  std::string all;
+  for (const std::string &name : list_folder(path)) {
+    const std::string file = join_path(path, name);
+    if (file_exists(file)) all += name + " " + sha256_file(file) + "\n";
+  }
+  return Json::object({{"path", path}, {"sha256", sha256_hex(all.data(), all.size())}});
+}
+
 Json run_json(const BaseModel &base, const Options &options) {
+  Json inputs = Json::array();
+  for (const char *key : {"tasks", "adapter"})
+    for (const auto &[name, path] : options.named(key)) inputs.push(input_json(path).set("name", name).set("option", key));
+  if (options.has("moe")) inputs.push(input_json(options.text("moe")).set("name", "").set("option", "moe"));
   return Json::object({{"library_version", MOE_VERSION_TEXT},
+                       {"time", utc_now()},
+                       {"command", options.command("moe-eval", "run")},
+                       {"inputs", std::move(inputs)},
                        {"base_model", base.name()},
                        {"base_model_path", base.path()},
                        {"weights_fingerprint", base.weights_fingerprint()},
@@ -172,6 +193,26 @@ struct EvalOutcome {
   std::string table;
 };
 
+// Those of an earlier evaluation must not stand beside the results of another.
+void write_samples(const std::string &folder, bool wanted, const std::vector<EvalResult> &results) {
+  const std::pair<const char *, std::string (*)(const std::vector<EvalResult> &)> files[] = {
+      {"evaluation_items.jsonl", evaluation_items}, {"evaluation_samples.jsonl", evaluation_samples}};
+  for (const auto &[name, lines] : files) {
+    const std::string path = join_path(folder, name);
+    if (wanted) write_file_atomic(path, lines(results));
+    else remove_tree(path);
+  }
+}
+
+ReportInput report_input(const Json &evaluation, const std::vector<EvalResult> &results) {
+  ReportInput input;
+  input.evaluation = evaluation;
+  input.items = json_lines(evaluation_items(results), "items");
+  input.samples = json_lines(evaluation_samples(results), "samples");
+  for (const std::string &folder : training_folders(evaluation)) input.training.push_back(read_training(folder));
+  return input;
+}
+
 EvalOutcome run(const ModelCore &model, const Options &options, moe_event_callback on_event, void *user, const Cancel *cancel) {
   const EvalOptions settings = eval_options(options);
   const std::vector<EvalTask> tasks = eval_tasks(options);
@@ -186,7 +227,8 @@ EvalOutcome run(const ModelCore &model, const Options &options, moe_event_callba
   if (const std::string folder = options.text("output_dir"); !folder.empty()) {
     make_folders(folder);
     write_file_atomic(join_path(folder, "evaluation_results.json"), outcome.json.dump(2) + "\n");
-    if (settings.log_samples) write_file_atomic(join_path(folder, "evaluation_samples.jsonl"), evaluation_samples(results));
+    write_samples(folder, settings.log_samples, results);
+    write_file_atomic(join_path(folder, "report.html"), report_html(report_input(outcome.json, results)));
   }
   return outcome;
 }
@@ -212,6 +254,15 @@ Json perplexity_json(const ModelCore &model, const LoraCore *lora, std::string_v
                        {"seconds", seconds}});
 }
 
+std::string make_report(const Options &options) {
+  const std::string results = options.text("results");
+  const std::vector<std::string> training = options.list("training");
+  if (results.empty() && training.empty()) fail(Code::invalid, "results or training: one of these options is needed");
+  std::string html = report_html(read_report_input(results, training));
+  if (const std::string output = options.text("output"); !output.empty()) write_file_atomic(output, html);
+  return html;
+}
+
 }  // namespace
 }  // namespace moe::api
 
@@ -229,6 +280,14 @@ int32_t moe_eval_run(const moe_model *base, const moe_options *options, moe_even
     EvalOutcome outcome = run(*core, *OptionsOf(options), on_event, user, cancel_of(token));
     if (results) *results = new_json(outcome.json);
     if (table) *table = new_text(std::move(outcome.table));
+  });
+}
+
+int32_t moe_eval_report(const moe_options *options, moe_text **html, moe_error *error) {
+  return fence(error, [&] {
+    if (html) *html = nullptr;
+    std::string page = make_report(*OptionsOf(options));
+    if (html) *html = new_text(std::move(page));
   });
 }
 

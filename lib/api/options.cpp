@@ -34,6 +34,14 @@ std::vector<std::string> checked_values(const OptionRow &row, std::vector<std::s
   return elements;
 }
 
+std::string shell_word(const std::string &value) {
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%";
+  if (!value.empty() && value.find_first_not_of(kPlain) == std::string::npos) return value;
+  std::string word = "'";
+  for (const char c : value) word += c == '\'' ? "'\\''" : std::string(1, c);
+  return word + "'";
+}
+
 }  // namespace
 
 std::vector<std::string> list_elements(std::string_view text) {
@@ -181,6 +189,20 @@ Json Options::resolved(std::string_view verb) const {
     object.set(one.key, std::move(value));
   }
   return object;
+}
+
+std::string Options::command(std::string_view program, std::string_view verb) const {
+  std::string line = std::string(program) + " " + std::string(verb);
+  for (const OptionRow &row : option_rows()) {
+    const auto found = values_.find(row.key);
+    if (found == values_.end() || !reads(row, verb)) continue;
+    std::string flag = row.key;
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    if (row.type == OptionType::boolean && found->second.front() == "true") line += " --" + flag;
+    else
+      for (const std::string &value : found->second) line += " --" + flag + " " + shell_word(value);
+  }
+  return line;
 }
 
 void Options::check(std::string_view verb) const {

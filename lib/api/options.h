@@ -32,6 +32,8 @@ class Options {
 
   std::string as_text(std::string_view key) const;  // as set() takes it
   Json resolved(std::string_view verb) const;       // "" = all
+  // A line for the shell that gives `verb` the options that were set: "moe-eval run --tasks 'a b.jsonl'".
+  std::string command(std::string_view program, std::string_view verb) const;
   void check(std::string_view verb) const;          // Code::invalid for an option that the verb does not read
 
   Log log;

@@ -30,11 +30,12 @@ bool has_acc_norm(const EvalResult &result) { return result.evaluation_type == "
 bool has_mutual_info(const EvalResult &result) { return result.has_mutual_info; }
 bool has_loss(const EvalResult &result) { return result.has_loss; }
 
-// The results of a model that have the measure, one per domain; empty when a domain has none.
+// The results of a model that have the measure, one for each of the domains; empty when one has none.
 template <class Has>
-Column column_of(const std::vector<EvalResult> &results, const std::string &model, Has has) {
+Column column_of(const std::vector<EvalResult> &results, const std::vector<std::string> &domains, const std::string &model,
+                 Has has) {
   Column column;
-  for (const std::string &domain : domains_of(results)) {
+  for (const std::string &domain : domains) {
     const auto found = std::find_if(results.begin(), results.end(), [&](const EvalResult &result) {
       return result.domain == domain && result.model_name == model && has(result);
     });
@@ -42,6 +43,11 @@ Column column_of(const std::vector<EvalResult> &results, const std::string &mode
     column.push_back(&*found);
   }
   return column;
+}
+
+template <class Has>
+Column column_of(const std::vector<EvalResult> &results, const std::string &model, Has has) {
+  return column_of(results, domains_of(results), model, has);
 }
 
 double loss_of(const EvalResult &result, const std::vector<int32_t> &drawn) {
@@ -141,6 +147,19 @@ std::vector<RoutingAccuracy> routing_accuracy(const std::vector<EvalResult> &res
   return by_domain;
 }
 
+// First - second on the mean over those of the domains that have the measure.
+template <class Has>
+std::optional<Difference> compare_means(const std::vector<EvalResult> &results, const std::vector<std::string> &domains,
+                                        const std::string &first, const std::string &second, Has has, Measure measure,
+                                        uint64_t seed) {
+  std::vector<std::string> measured;
+  for (const std::string &domain : domains)
+    if (!column_of(results, {domain}, first, has).empty()) measured.push_back(domain);
+  const Column one = column_of(results, measured, first, has), other = column_of(results, measured, second, has);
+  if (one.empty() || other.empty()) return {};
+  return difference(one, other, measure, seed);
+}
+
 }  // namespace
 
 std::vector<PairComparison> compare_pairs(const std::vector<EvalResult> &results, uint64_t seed) {
@@ -178,6 +197,27 @@ std::vector<ModelMean> means_over_domains(const std::vector<EvalResult> &results
                      mean(has_mutual_info, share_of<&EvalItem::correct_mutual_info>)});
   }
   return means;
+}
+
+std::vector<Forgetting> measure_forgetting(const std::vector<EvalResult> &results, uint64_t seed) {
+  std::string base;
+  for (const EvalResult &result : results)
+    if (result.model_type == "base") base = result.model_name;
+  const std::vector<std::string> domains = domains_of(results);
+  std::vector<Forgetting> all;
+  for (const auto &[name, type] : models_of(results)) {
+    if (type != "lora" || base.empty()) continue;
+    std::vector<std::string> own, others;
+    for (const std::string &domain : domains) (domain == name ? own : others).push_back(domain);
+    const auto loss = [&, &model = name](const auto &part) {
+      return compare_means(results, part, model, base, has_loss, loss_of, seed);
+    };
+    const auto accuracy = [&, &model = name](const auto &part) {
+      return compare_means(results, part, model, base, has_accuracy, accuracy_of, seed);
+    };
+    all.push_back({name, own.empty() ? "" : name, loss(own), accuracy(own), loss(others), accuracy(others)});
+  }
+  return all;
 }
 
 std::vector<MixtureSummary> summarize_mixtures(const std::vector<EvalResult> &results, uint64_t seed) {

@@ -32,6 +32,13 @@ struct ModelMean {
 // evaluation_type "": whatever a model has.
 std::vector<ModelMean> means_over_domains(const std::vector<EvalResult> &results, const std::string &evaluation_type = "");
 
+// What an adapter costs elsewhere: it against the base on its own domain, and on the mean over all others that have the measure.
+struct Forgetting {
+  std::string model, domain;  // domain "": none of the tasks has the adapter's name, all count as others
+  std::optional<Difference> own_loss, own_accuracy, other_loss, other_accuracy;  // adapter - base
+};
+std::vector<Forgetting> measure_forgetting(const std::vector<EvalResult> &results, uint64_t seed);
+
 // A mixture against every other model, on the means over domains.
 struct Versus {
   std::string other, other_type;

@@ -8,7 +8,7 @@
 #include "base/sha256.h"
 #include "eval/exact_match.h"
 #include "eval/held_out.h"
-#include "eval/statistics.h"
+#include "eval/routing_trace.h"
 
 namespace moe {
 namespace {
@@ -57,6 +57,13 @@ void check_models(const std::vector<EvalModel> &models) {
   }
 }
 
+// The text of an item as its loss reads it, or as far as it is there.
+std::span<const int32_t> tokens_of(const HeldOutItem &item) {
+  if (!item.sequences.empty()) return item.sequences.front().tokens;
+  if (!item.question.choices.empty()) return item.question.choices[static_cast<size_t>(item.question.routed)].tokens;
+  return item.prompt_tokens;
+}
+
 // All measures of one model on the items of one task.
 class ModelRun {
  public:
@@ -100,10 +107,15 @@ class ModelRun {
       EvalItem &out = result.items.emplace_back();
       out.id = item.id;
       out.row = item.example.row;
+      out.prompt = item.example.prompt;
+      out.completion = item.example.completion;
       out.prompt_sha256 = sha256_hex(item.prompt.data(), item.prompt.size());
       out.gold = item.example.gold;
       out.reference = item.example.reference;
-      for (const Choice &choice : item.example.choices) out.choice_bytes.push_back(static_cast<int64_t>(choice.text.size()));
+      for (const Choice &choice : item.example.choices) {
+        out.choices.push_back(choice.text);
+        out.choice_bytes.push_back(static_cast<int64_t>(choice.text.size()));
+      }
     }
     measure(result);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -128,11 +140,16 @@ class ModelRun {
     }
   }
 
+  static std::vector<float> mean(const std::vector<double> &sums, int64_t tokens) {
+    std::vector<float> result;
+    for (const double sum : sums) result.push_back(static_cast<float>(sum / static_cast<double>(std::max<int64_t>(1, tokens))));
+    return result;
+  }
+
   static void set_routing(EvalItem &item, const RoutingSum &routing) {
     item.routing_tokens = routing.tokens;
-    item.routing.clear();
-    for (const double weight : routing.weights)
-      item.routing.push_back(static_cast<float>(weight / static_cast<double>(std::max<int64_t>(1, routing.tokens))));
+    item.routing = mean(routing.weights, routing.tokens);
+    item.layer_routing = mean(routing.layers, routing.tokens);
   }
 
   void score_choices(EvalResult &result) {
@@ -169,6 +186,7 @@ class ModelRun {
     to.nll = from.nll;
     to.nll_tokens = from.nll_tokens;
     to.routing = from.routing;
+    to.layer_routing = from.layer_routing;
     to.routing_tokens = from.routing_tokens;
   }
 
@@ -270,6 +288,11 @@ class ModelRun {
       result.acc_norm_low = norm.low;
       result.acc_norm_high = norm.high;
     }
+    if (result.evaluation_type == "multiple_choice") {
+      std::vector<Confidence> predictions;
+      for (const EvalItem &item : result.items) predictions.push_back({confidence(item.choice_log_likelihood), item.correct});
+      result.calibration = calibration(predictions);
+    }
     if (result.has_mutual_info) {
       const Interval interval = wilson(correct_mutual_info, samples);
       result.acc_mutual_info = static_cast<double>(correct_mutual_info) / static_cast<double>(samples);
@@ -309,14 +332,23 @@ class ModelRun {
     result.entries.insert(result.entries.end(), domains.begin(), domains.end());
     const auto found = std::find(domains.begin(), domains.end(), result.domain);
     if (found != domains.end()) result.domain_entry = static_cast<int32_t>(found - domains.begin()) + 1;
-    result.usage.assign(result.entries.size(), 0);
+    result.usage = mean_routing(result.items, &EvalItem::routing);
+    result.layer_usage = mean_routing(result.items, &EvalItem::layer_routing);
+  }
+
+  // Mean over the tokens of all items.
+  static std::vector<double> mean_routing(const std::vector<EvalItem> &items, std::vector<float> EvalItem::*part) {
+    std::vector<double> shares;
     double tokens = 0;
-    for (const EvalItem &item : result.items) {
-      for (size_t e = 0; e < item.routing.size(); e++)
-        result.usage[e] += item.routing[e] * static_cast<double>(item.routing_tokens);
+    for (const EvalItem &item : items) {
+      const std::vector<float> &own = item.*part;
+      if (own.empty()) continue;
+      shares.resize(own.size());
+      for (size_t i = 0; i < own.size(); i++) shares[i] += own[i] * static_cast<double>(item.routing_tokens);
       tokens += static_cast<double>(item.routing_tokens);
     }
-    for (double &share : result.usage) share /= std::max(1.0, tokens);
+    for (double &share : shares) share /= std::max(1.0, tokens);
+    return shares;
   }
 
   // One result carries both the accuracy and the loss; its routing is that of the prompt with the right completion.
@@ -329,6 +361,7 @@ class ModelRun {
     result.loss_low = losses.loss_low;
     result.loss_high = losses.loss_high;
     result.usage = losses.usage;
+    result.layer_usage = losses.layer_usage;
     result.tokens += losses.tokens;
     result.seconds += losses.seconds;
   }
@@ -372,6 +405,11 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
         };
         ModelRun run(model, held_out, options, weights, report, cancel);
         known = computed.insert(computed.end(), {weights, run.run()});
+        if (weights.mixture && options.traces > 0) {
+          std::vector<RoutingTrace> &traces = known->second.front().traces;
+          for (size_t i = 0; i < std::min<size_t>(held_out.items.size(), static_cast<size_t>(options.traces)); i++)
+            traces.push_back(trace_routing(model, *weights.mixture, held_out.items[i].id, tokens_of(held_out.items[i]), cancel));
+        }
       }
       for (EvalResult result : known->second) {
         result.model_name = column.name;

@@ -9,6 +9,7 @@
 #include "base/cancel.h"
 #include "base/json.h"
 #include "data/example.h"
+#include "eval/statistics.h"
 #include "model/mixture.h"
 
 namespace moe {
@@ -33,6 +34,7 @@ struct EvalOptions {
   int64_t num_fewshot = 0;  // the first rows of a file become examples in front of each prompt and are not scored
   bool losses = true;       // held-out loss of the completion under training's masks, always without examples in front
   bool log_samples = false;
+  int64_t traces = 3;  // items of each domain whose tokens' routing is kept
   uint64_t seed = 0;   // of the bootstrap
   void check() const;  // Code::invalid names the option and its bounds
 };
@@ -41,7 +43,9 @@ struct EvalOptions {
 struct EvalItem {
   std::string id;  // "<domain>/<row>", with several items of one row "<domain>/<row>.<n>"
   int64_t row = 0;
-  std::string prompt_sha256;
+  std::string prompt, completion;  // the prompt without few-shot examples
+  std::string prompt_sha256;       // of the whole prompt
+  std::vector<std::string> choices;
   std::vector<double> choice_log_likelihood;  // sums over scored tokens
   std::vector<double> choice_log_likelihood_alone;  // after the last line of the prompt; empty without mutual information
   std::vector<int64_t> choice_bytes;
@@ -53,8 +57,16 @@ struct EvalItem {
   bool unparsed = false;
   double nll = 0;  // of the completion
   int64_t nll_tokens = 0;
-  std::vector<float> routing;  // [E + 1] mean over the item's tokens and layers
+  std::vector<float> routing;        // [E + 1] mean over the item's tokens and layers
+  std::vector<float> layer_routing;  // [L, E + 1] mean over the item's tokens; empty for generated answers
   int64_t routing_tokens = 0;
+};
+
+// How the tokens of one text were routed.
+struct RoutingTrace {
+  std::string id;
+  std::vector<std::string> texts;  // whole characters that each token completes
+  std::vector<float> weights;      // [tokens, E + 1] mean over the layers
 };
 
 struct EvalResult {
@@ -66,6 +78,7 @@ struct EvalResult {
   double acc_norm = 0, acc_norm_low = 0, acc_norm_high = 0;  // of correct_norm
   bool has_mutual_info = false;                              // the schema has the metric
   double acc_mutual_info = 0, acc_mutual_info_low = 0, acc_mutual_info_high = 0;
+  Calibration calibration;                                   // of accuracy; multiple choice only
   bool has_loss = false;  // with several types for one domain and model the first one has it
   int64_t loss_tokens = 0;
   double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;  // token-weighted; bootstrap over samples
@@ -73,6 +86,8 @@ struct EvalResult {
   std::vector<std::string> entries;  // of a mixture: "base", then its domains
   int32_t domain_entry = -1;         // of this domain among them, -1 = none
   std::vector<double> usage;         // [E + 1] mean weight of each entry over all tokens
+  std::vector<double> layer_usage;   // [L, E + 1] the same for each layer; empty where only answers were generated
+  std::vector<RoutingTrace> traces;  // of the first items
   std::vector<EvalItem> items;
   SkipReport skipped;
 };
@@ -88,7 +103,8 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
 // evaluation_results.json: results, paired comparisons (McNemar; difference of losses with bootstrap interval), the mixture's
 // recovered share (base - mixture) / (base - oracle) with interval, routing accuracy per domain. `run` is stored under its name.
 Json evaluation_json(const std::vector<EvalResult> &results, const EvalOptions &options, const Json &run);
-// One JSON line per item (--log-samples).
+// The items themselves, one JSON line each, and one line for each item under each model and evaluation type (--log-samples).
+std::string evaluation_items(const std::vector<EvalResult> &results);
 std::string evaluation_samples(const std::vector<EvalResult> &results);
 // The table on the terminal: domains x models.
 std::string evaluation_table(const std::vector<EvalResult> &results, const EvalOptions &options = {});

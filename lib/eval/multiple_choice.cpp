@@ -1,6 +1,7 @@
 #include "eval/multiple_choice.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -63,6 +64,13 @@ int64_t tokens_of(const ChoiceQuestion &question) {
 
 int32_t best_choice(std::span<const double> scores) {
   return static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+}
+
+double confidence(std::span<const double> log_likelihood) {
+  const double largest = *std::max_element(log_likelihood.begin(), log_likelihood.end());
+  double sum = 0;
+  for (const double value : log_likelihood) sum += std::exp(value - largest);
+  return 1 / sum;
 }
 
 std::string_view last_line(std::string_view prompt) {

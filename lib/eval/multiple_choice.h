@@ -29,6 +29,8 @@ CompletionNll completion_nll(const ChoiceQuestion &question);
 int64_t tokens_of(const ChoiceQuestion &question);
 // Index of the largest value, the first of several equal ones.
 int32_t best_choice(std::span<const double> scores);
+// Probability of the largest among the choices: softmax of their log-likelihoods.
+double confidence(std::span<const double> log_likelihood);
 // The last line of a prompt, with the line break that may end it.
 std::string_view last_line(std::string_view prompt);
 // log_likelihood[i] / bytes[i]

@@ -43,29 +43,35 @@ bool scores_first(const ChoiceQuestion &question) {
 
 }  // namespace
 
-void RoutingSum::add(const float *routing, int64_t count, size_t entries) {
+void RoutingSum::add(const Segment &segment, size_t count, size_t entries, size_t usage) {
   if (entries == 0) return;
   weights.resize(entries);
-  for (int64_t t = 0; t < count; t++)
-    for (size_t e = 0; e < entries; e++) weights[e] += routing[static_cast<size_t>(t) * entries + e];
-  tokens += count;
+  layers.resize(usage);
+  for (size_t t = 0; t < count; t++)
+    for (size_t e = 0; e < entries; e++) weights[e] += segment.routing[t * entries + e];
+  for (size_t i = 0; i < usage; i++) layers[i] += segment.usage[i];
+  tokens += static_cast<int64_t>(count);
 }
 
 void RoutingSum::add(const RoutingSum &other) {
   weights.resize(other.weights.size());
+  layers.resize(other.layers.size());
   for (size_t e = 0; e < weights.size(); e++) weights[e] += other.weights[e];
+  for (size_t i = 0; i < layers.size(); i++) layers[i] += other.layers[i];
   tokens += other.tokens;
 }
 
-// One pass over segments_, with their routing in routing_.
+// One pass over segments_, with their routing in routing_ and usage_.
 void Scorer::run() {
   size_t tokens = 0;
   for (const Segment &segment : segments_) tokens += segment.tokens.size();
   routing_.resize(tokens * entries());
+  usage_.assign(segments_.size() * usage_size(), 0);
   float *at = routing_.data();
-  for (Segment &segment : segments_) {
-    if (entries() > 0) segment.routing = at;
-    at += segment.tokens.size() * entries();
+  for (size_t i = 0; i < segments_.size() && entries() > 0; i++) {
+    segments_[i].routing = at;
+    segments_[i].usage = usage_.data() + i * usage_size();
+    at += segments_[i].tokens.size() * entries();
   }
   inference_pass(model_, overlay_, segments_, scratch_, cancel_);
 }
@@ -83,7 +89,7 @@ void Scorer::score(std::span<ScoredSequence> sequences) {
   run();
   for (size_t i = 0; i < sequences.size(); i++) {
     sequences[i].routing = {};
-    sequences[i].routing.add(segments_[i].routing, static_cast<int64_t>(segments_[i].tokens.size()), entries());
+    sequences[i].routing.add(segments_[i], segments_[i].tokens.size(), entries(), usage_size());
   }
 }
 
@@ -131,7 +137,7 @@ void Scorer::take_results(ChoiceQuestion &question, size_t first) const {
   question.log_likelihood.assign(question.choices.size(), 0);
   question.end_log_likelihood = 0;
   question.routing = {};
-  question.routing.add(prompt.routing, question.shared, entries());
+  question.routing.add(prompt, prompt.tokens.size(), entries(), usage_size());
   const std::span<const float> logits(prompt.logits, prompt.logits ? static_cast<size_t>(model_.config().vocabulary) : 0);
   const double normaliser = prompt.logits ? log_sum_exp(logits) : 0;
   for (size_t c = 0; c < question.choices.size(); c++) {
@@ -143,7 +149,7 @@ void Scorer::take_results(ChoiceQuestion &question, size_t first) const {
       sum += logits[static_cast<size_t>(choice.tokens[static_cast<size_t>(question.shared)])] - normaliser;
     for (size_t t = 0; t + (ends ? 1 : 0) < segment.tokens.size(); t++) sum -= segment.nll[t];
     if (ends) question.end_log_likelihood = -segment.nll[segment.tokens.size() - 1];
-    if (routed) question.routing.add(segment.routing, static_cast<int64_t>(segment.tokens.size()), entries());
+    if (routed) question.routing.add(segment, segment.tokens.size(), entries(), usage_size());
   }
 }
 

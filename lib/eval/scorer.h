@@ -11,9 +11,10 @@ namespace moe {
 
 // Sums over tokens of the routing weights; empty without a mixture.
 struct RoutingSum {
-  std::vector<double> weights;  // [E + 1], sums
+  std::vector<double> weights;  // [E + 1], means over the layers
+  std::vector<double> layers;   // [L, E + 1]
   int64_t tokens = 0;
-  void add(const float *routing, int64_t tokens, size_t entries);
+  void add(const Segment &segment, size_t tokens, size_t entries, size_t usage);  // usage: size of segment.usage
   void add(const RoutingSum &other);
 };
 
@@ -52,6 +53,7 @@ class Scorer {
   void score_pass(std::span<ChoiceQuestion> questions);
   void take_results(ChoiceQuestion &question, size_t first) const;
   size_t entries() const { return overlay_.mixture ? overlay_.mixture->experts.size() + 1 : 0; }
+  size_t usage_size() const { return entries() * static_cast<size_t>(model_.config().layers); }
 
   const BaseModel &model_;
   Overlay overlay_;
@@ -60,6 +62,7 @@ class Scorer {
   std::vector<Segment> segments_;
   std::vector<float> logits_;   // [questions, V]
   std::vector<float> routing_;  // of all segments, one after another
+  std::vector<double> usage_;   // [segments, L, E + 1]
 };
 
 // Ends of consecutive groups of items of at most kScoringTokens tokens (one item may have more) and kScoringItems items: group g

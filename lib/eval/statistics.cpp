@@ -65,4 +65,22 @@ Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(c
   return {{quantile(values, 0.025), quantile(values, 0.975)}, static_cast<int64_t>(values.size())};
 }
 
+Calibration calibration(std::span<const Confidence> predictions) {
+  constexpr size_t kBins = 10;
+  Calibration result;
+  result.bins.resize(kBins);
+  for (const Confidence &one : predictions) {
+    CalibrationBin &bin = result.bins[std::min(kBins - 1, static_cast<size_t>(one.value * kBins))];
+    bin.samples++;
+    bin.correct += one.correct;
+    bin.confidence += one.value;
+  }
+  for (CalibrationBin &bin : result.bins) {
+    if (bin.samples == 0) continue;
+    result.error += std::fabs(static_cast<double>(bin.correct) - bin.confidence) / static_cast<double>(predictions.size());
+    bin.confidence /= static_cast<double>(bin.samples);
+  }
+  return result;
+}
+
 }  // namespace moe

@@ -33,4 +33,20 @@ struct Bootstrap {
 Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(const Draw &)> &statistic, uint64_t seed,
                     int64_t draws = 1000);
 
+// How far the confidence of predictions is from their accuracy: expected calibration error (Naeini et al. 2015) over ten bins of
+// equal width, sum over the bins of share * |accuracy - mean confidence|.
+struct CalibrationBin {
+  int64_t samples = 0, correct = 0;
+  double confidence = 0;  // mean
+};
+struct Calibration {
+  double error = 0;
+  std::vector<CalibrationBin> bins;  // by confidence: [0, 0.1), [0.1, 0.2), ..., [0.9, 1]
+};
+struct Confidence {
+  double value = 0;
+  bool correct = false;
+};
+Calibration calibration(std::span<const Confidence> predictions);
+
 }  // namespace moe

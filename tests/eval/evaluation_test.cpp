@@ -379,6 +379,61 @@ TEST_F(Evaluation, UsageIsTheTokenWeightedMeanOfTheRouting) {
   EXPECT_NEAR(total, 1, 1e-4);
 }
 
+TEST_F(Evaluation, UsageByLayerAveragesToTheUsage) {
+  for (const EvalResult &result : run()) {
+    if (result.model_type != "moe") {
+      EXPECT_TRUE(result.layer_usage.empty() && result.traces.empty());
+      continue;
+    }
+    const auto layers = static_cast<size_t>(model_->config().layers);
+    ASSERT_EQ(result.layer_usage.size(), layers * 3);
+    for (size_t e = 0; e < 3; e++) {
+      double sum = 0;
+      for (size_t i = 0; i < layers; i++) sum += result.layer_usage[i * 3 + e];
+      EXPECT_NEAR(sum / static_cast<double>(layers), result.usage[e], 1e-6) << result.domain;
+    }
+    EXPECT_GT(std::fabs(result.layer_usage[1] - result.layer_usage[4]), 1e-4) << "the layers cannot be told apart";
+  }
+}
+
+TEST_F(Evaluation, TracesHoldTheTextAndItsRouting) {
+  const EvalResult result = find(run(), "medical", "mixture", "multiple_choice");
+  ASSERT_EQ(result.traces.size(), 3u);
+  const RoutingTrace &trace = result.traces[1];
+  EXPECT_EQ(trace.id, "medical/2");
+  std::string whole;
+  for (const std::string &part : trace.texts) whole += part;
+  EXPECT_NE(whole.find(result.items[1].prompt + result.items[1].completion), std::string::npos) << whole;
+  ASSERT_EQ(trace.weights.size(), trace.texts.size() * 3);
+  // The item's routing is over the same tokens but the last, which predicts nothing or only the end.
+  const size_t tokens = static_cast<size_t>(result.items[1].routing_tokens);
+  ASSERT_LE(tokens, trace.texts.size());
+  for (size_t e = 0; e < 3; e++) {
+    double sum = 0;
+    for (size_t t = 0; t < tokens; t++) sum += trace.weights[t * 3 + e];
+    EXPECT_NEAR(sum / static_cast<double>(tokens), result.items[1].routing[e], 2e-3);
+  }
+}
+
+TEST_F(Evaluation, CalibrationComparesTheProbabilityOfTheBestChoiceWithItsTruth) {
+  const EvalResult result = find(run(), "medical", "base", "multiple_choice");
+  double confidence = 0, count = 0;
+  for (const EvalItem &item : result.items) {
+    double sum = 0, best = -INFINITY;
+    for (const double value : item.choice_log_likelihood) sum += std::exp(value), best = std::max(best, std::exp(value));
+    confidence += best / sum;
+    count += 1;
+  }
+  double binned = 0, correct = 0;
+  for (const CalibrationBin &bin : result.calibration.bins) {
+    binned += bin.confidence * static_cast<double>(bin.samples);
+    correct += static_cast<double>(bin.correct);
+  }
+  EXPECT_NEAR(binned / count, confidence / count, 1e-9);
+  EXPECT_EQ(correct, static_cast<double>(result.correct));
+  EXPECT_GT(result.calibration.error, 0);
+}
+
 // Made-up items: two domains of two samples, one token each.
 EvalResult made_up(const std::string &domain, const std::string &model, const std::string &type, std::vector<double> nll,
                    std::vector<int> correct) {
@@ -430,6 +485,26 @@ TEST(Comparison, EqualsHandComputedValues) {
   const auto means = means_over_domains(results);
   ASSERT_EQ(means.size(), 3u);
   EXPECT_NEAR(*means[0].loss, 5, 1e-12);
+}
+
+TEST(Comparison, ForgettingIsTheAdapterAgainstTheBaseAtHomeAndElsewhere) {
+  const std::vector<EvalResult> results = {
+      made_up("a", "base", "base", {4, 4}, {0, 0}),     made_up("a", "a", "lora", {3, 3}, {1, 0}),
+      made_up("a", "joint", "lora", {3.5, 3.5}, {0, 0}), made_up("b", "base", "base", {5, 5}, {1, 1}),
+      made_up("b", "a", "lora", {6, 6}, {1, 0}),         made_up("b", "joint", "lora", {4, 4}, {1, 1}),
+      made_up("c", "base", "base", {7, 7}, {1, 1}),      made_up("c", "a", "lora", {9, 9}, {0, 0}),
+      made_up("c", "joint", "lora", {7, 7}, {1, 1})};
+  const std::vector<Forgetting> all = measure_forgetting(results, 1);
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].domain, "a");
+  EXPECT_NEAR(all[0].own_loss->value, -1, 1e-12);
+  EXPECT_NEAR(all[0].own_accuracy->value, 0.5, 1e-12);
+  EXPECT_NEAR(all[0].other_loss->value, (1 + 2) / 2.0, 1e-12);
+  EXPECT_NEAR(all[0].other_accuracy->value, (-0.5 - 1) / 2.0, 1e-12);
+  EXPECT_NEAR(all[0].other_loss->interval.high, 1.5, 1e-12);  // equal samples: no spread
+  EXPECT_EQ(all[1].domain, "");  // no task of its name: all domains are others
+  EXPECT_FALSE(all[1].own_loss);
+  EXPECT_NEAR(all[1].other_loss->value, (-0.5 - 1 + 0) / 3.0, 1e-12);
 }
 
 TEST(Comparison, TheTableHasBothAccuracies) {

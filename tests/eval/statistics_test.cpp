@@ -78,5 +78,17 @@ TEST(Bootstrap, LeavesOutDrawsWithoutANumber) {
                              .interval.low));
 }
 
+TEST(Calibration, IsTheMeanDistanceOfConfidenceAndAccuracyByBins) {
+  // [0.6, 0.7): three, two of them right, mean 0.64; [0.9, 1]: one at 1.0, wrong.
+  const std::vector<Confidence> predictions = {{0.61, true}, {0.69, false}, {0.62, true}, {1.0, false}};
+  const Calibration result = calibration(predictions);
+  ASSERT_EQ(result.bins.size(), 10u);
+  EXPECT_EQ(result.bins[6].samples, 3);
+  EXPECT_EQ(result.bins[6].correct, 2);
+  EXPECT_NEAR(result.bins[6].confidence, 0.64, 1e-12);
+  EXPECT_EQ(result.bins[9].samples, 1);
+  EXPECT_NEAR(result.error, 0.75 * (2.0 / 3 - 0.64) + 0.25 * 1.0, 1e-12);
+}
+
 }  // namespace
 }  // namespace moe

@@ -1,7 +1,6 @@
-// The results of an evaluation as JSON (docs/evaluation.md), as JSON lines per item, and as the table of the terminal.
-#include <algorithm>
-#include <cstdarg>
-#include <cstdio>
+// The results of an evaluation as JSON and as JSON lines per item (docs/evaluation.md).
+#include <cmath>
+#include <set>
 
 #include "base/error.h"
 #include "eval/comparison.h"
@@ -9,8 +8,6 @@
 
 namespace moe {
 namespace {
-
-// ---- JSON ----------------------------------------------------------------------------------------------
 
 Json interval_json(const Interval &interval) {
   Json json = Json::array();
@@ -30,10 +27,37 @@ Json skipped_json(const SkipReport &skipped) {
   return json;
 }
 
+template <class List>
+Json numbers_json(const List &list) {
+  Json json = Json::array();
+  for (const auto &value : list) json.push(Json(value));
+  return json;
+}
+
+// Rows of `columns` numbers, rounded: they are for looking at.
+template <class Number>
+Json rows_json(const std::vector<Number> &numbers, size_t columns) {
+  Json rows = Json::array();
+  for (size_t first = 0; first + columns <= numbers.size() && columns > 0; first += columns) {
+    Json &row = rows.push(Json::array()).items().back();
+    for (size_t i = first; i < first + columns; i++) row.push(std::round(1e5 * static_cast<double>(numbers[i])) / 1e5);
+  }
+  return rows;
+}
+
 Json usage_json(const EvalResult &result) {
   Json json = Json::object();
   for (size_t e = 0; e < result.entries.size(); e++) json.set(result.entries[e], result.usage[e]);
   return json;
+}
+
+Json calibration_json(const Calibration &calibration) {
+  Json bins = Json::array();
+  for (const CalibrationBin &bin : calibration.bins) {
+    Json json = Json::object({{"samples", bin.samples}, {"correct_predictions", bin.correct}});
+    bins.push(json.set("confidence", bin.samples > 0 ? Json(bin.confidence) : Json()));
+  }
+  return Json::object({{"expected_error", calibration.error}, {"bins", std::move(bins)}});
 }
 
 Json result_json(const EvalResult &result, const EvalOptions &options) {
@@ -60,6 +84,7 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
     }
     json.set("unparsed", result.unparsed);
   }
+  if (result.evaluation_type == "multiple_choice") json.set("calibration", calibration_json(result.calibration));
   if (result.has_loss) {
     json.set("mean_loss", result.mean_loss);
     json.set("loss_interval", interval_json({result.loss_low, result.loss_high}));
@@ -67,6 +92,7 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
     json.set("loss_tokens", result.loss_tokens);
   }
   if (!result.usage.empty()) json.set("usage", usage_json(result));
+  if (!result.layer_usage.empty()) json.set("usage_by_layer", rows_json(result.layer_usage, result.entries.size()));
   json.set("tokens", result.tokens);
   json.set("seconds", result.seconds);
   json.set("skipped", skipped_json(result.skipped));
@@ -121,11 +147,26 @@ Json options_json(const EvalOptions &options) {
                        {"seed", options.seed}});
 }
 
-template <class List>
-Json numbers_json(const List &list) {
-  Json json = Json::array();
-  for (const auto &value : list) json.push(Json(value));
+Json forgetting_json(const Forgetting &forgetting) {
+  Json json = Json::object({{"model", forgetting.model}});
+  json.set("domain", forgetting.domain.empty() ? Json() : Json(forgetting.domain));
+  const auto set = [&](const char *key, const std::optional<Difference> &value) {
+    if (value) json.set(key, difference_json(*value));
+  };
+  set("own_loss_difference", forgetting.own_loss);
+  set("own_accuracy_difference", forgetting.own_accuracy);
+  set("other_loss_difference", forgetting.other_loss);
+  set("other_accuracy_difference", forgetting.other_accuracy);
   return json;
+}
+
+Json trace_json(const EvalResult &result, const RoutingTrace &trace) {
+  return Json::object({{"model", result.model_name},
+                       {"domain", result.domain},
+                       {"id", trace.id},
+                       {"entries", numbers_json(result.entries)},
+                       {"texts", numbers_json(trace.texts)},
+                       {"weights", rows_json(trace.weights, result.entries.size())}});
 }
 
 Json item_json(const EvalResult &result, const EvalItem &item) {
@@ -170,131 +211,6 @@ Json item_json(const EvalResult &result, const EvalItem &item) {
   return json;
 }
 
-// ---- table ---------------------------------------------------------------------------------------------
-
-std::string format(const char *form, ...) __attribute__((format(printf, 1, 2)));
-std::string format(const char *form, ...) {
-  char buffer[160];
-  va_list values;
-  va_start(values, form);
-  vsnprintf(buffer, sizeof buffer, form, values);
-  va_end(values);
-  return buffer;
-}
-
-using Table = std::vector<std::vector<std::string>>;
-
-// Columns as wide as their widest cell, two spaces apart.
-std::string lay_out(const Table &table) {
-  std::vector<size_t> widths;
-  for (const auto &row : table) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); i++) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string out;
-  for (const auto &row : table) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); i++) line += row[i] + std::string(widths[i] + 2 - row[i].size(), ' ');
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
-  }
-  return out;
-}
-
-template <class Value>
-void add_unique(std::vector<Value> &list, const Value &value) {
-  if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
-}
-
-// Domains x models; `cell` gives "" where a result does not have the measure, `mean` a cell of the last row.
-template <class Cell, class Mean>
-std::string matrix(const std::string &title, const std::vector<EvalResult> &results, const std::string &type, Cell cell,
-                   Mean mean) {
-  std::vector<std::string> domains, models;
-  for (const EvalResult &result : results) {
-    if (cell(result).empty()) continue;
-    add_unique(domains, result.domain);
-    add_unique(models, result.model_name);
-  }
-  if (domains.empty()) return "";
-  Table table{{"domain"}};
-  table[0].insert(table[0].end(), models.begin(), models.end());
-  for (const std::string &domain : domains) {
-    std::vector<std::string> &row = table.emplace_back(1, domain);
-    for (const std::string &model : models) {
-      const auto found = std::find_if(results.begin(), results.end(), [&](const EvalResult &result) {
-        return result.domain == domain && result.model_name == model && !cell(result).empty();
-      });
-      row.push_back(found == results.end() ? "-" : cell(*found));
-    }
-  }
-  std::vector<std::string> means{"mean"};
-  for (const ModelMean &one : means_over_domains(results, type))
-    if (std::find(models.begin(), models.end(), one.name) != models.end()) means.push_back(mean(one));
-  if (domains.size() > 1) table.push_back(means);
-  return title + "\n" + lay_out(table) + "\n";
-}
-
-struct AccuracyTable {
-  const char *title, *type;
-  double EvalResult::*value, EvalResult::*low, EvalResult::*high;
-  std::optional<double> ModelMean::*mean;
-};
-constexpr AccuracyTable kAccuracyTables[] = {
-    {"Multiple choice accuracy", "multiple_choice", &EvalResult::accuracy, &EvalResult::accuracy_low, &EvalResult::accuracy_high,
-     &ModelMean::accuracy},
-    {"Multiple choice accuracy per byte of the answer (acc_norm)", "multiple_choice", &EvalResult::acc_norm,
-     &EvalResult::acc_norm_low, &EvalResult::acc_norm_high, &ModelMean::acc_norm},
-    {"Multiple choice accuracy by what the prompt adds (acc_mutual_info)", "multiple_choice", &EvalResult::acc_mutual_info,
-     &EvalResult::acc_mutual_info_low, &EvalResult::acc_mutual_info_high, &ModelMean::acc_mutual_info},
-    {"Exact match", "exact_match", &EvalResult::accuracy, &EvalResult::accuracy_low, &EvalResult::accuracy_high,
-     &ModelMean::accuracy},
-};
-
-std::string usage_table(const std::vector<EvalResult> &results, const MixtureSummary &mixture) {
-  Table table;
-  std::vector<std::string> seen;
-  for (const EvalResult &result : results) {
-    if (result.model_name != mixture.name || result.usage.empty()) continue;
-    if (std::find(seen.begin(), seen.end(), result.domain) != seen.end()) continue;
-    seen.push_back(result.domain);
-    if (table.empty()) {
-      table.push_back({"domain"});
-      table[0].insert(table[0].end(), result.entries.begin(), result.entries.end());
-      table[0].push_back("right expert");
-    }
-    std::vector<std::string> &row = table.emplace_back(1, result.domain);
-    for (const double share : result.usage) row.push_back(format("%.3f", share));
-    const auto routed = std::find_if(mixture.routing.begin(), mixture.routing.end(),
-                                     [&](const auto &one) { return one.domain == result.domain; });
-    if (routed == mixture.routing.end()) row.push_back("-");
-    else
-      row.push_back(format("%.1f %% of %lld", 100.0 * static_cast<double>(routed->right) / static_cast<double>(routed->samples),
-                           static_cast<long long>(routed->samples)));
-  }
-  return table.empty() ? ""
-                       : "Routing of " + mixture.name + ": mean weight of each expert, items routed to the right one\n" +
-                             lay_out(table) + "\n";
-}
-
-std::string versus_table(const MixtureSummary &mixture) {
-  Table table{{mixture.name + " minus", "loss", "accuracy, points"}};
-  const auto cell = [](const std::optional<Difference> &difference, double unit, const char *form) {
-    if (!difference) return std::string("-");
-    return format(form, unit * difference->value, unit * difference->interval.low, unit * difference->interval.high);
-  };
-  for (const Versus &one : mixture.versus) {
-    table.push_back({one.other, cell(one.loss, 1, "%+.4f [%+.4f, %+.4f]"), cell(one.accuracy, 100, "%+.1f [%+.1f, %+.1f]")});
-  }
-  std::string out = "Mean over domains, paired 95 % bootstrap intervals\n" + lay_out(table);
-  if (mixture.recovered_share) {
-    const Difference &share = *mixture.recovered_share;
-    out += format("recovered share (base - %s) / (base - oracle): %.3f [%.3f, %.3f]\n", mixture.name.substr(0, 60).c_str(),
-                  share.value, share.interval.low, share.interval.high);
-  }
-  return out + "\n";
-}
-
 }  // namespace
 
 Json evaluation_json(const std::vector<EvalResult> &results, const EvalOptions &options, const Json &run) {
@@ -316,7 +232,32 @@ Json evaluation_json(const std::vector<EvalResult> &results, const EvalOptions &
   json.set("means_over_domains", std::move(means));
   json.set("comparisons", std::move(pairs));
   json.set("mixtures", std::move(mixtures));
+  Json forgetting = Json::array(), traces = Json::array();
+  for (const Forgetting &one : measure_forgetting(results, options.seed)) forgetting.push(forgetting_json(one));
+  for (const EvalResult &result : results)
+    for (const RoutingTrace &trace : result.traces) traces.push(trace_json(result, trace));
+  json.set("forgetting", std::move(forgetting));
+  json.set("routing_traces", std::move(traces));
   return json;
+}
+
+std::string evaluation_items(const std::vector<EvalResult> &results) {
+  std::set<std::string> written;
+  std::string lines;
+  for (const EvalResult &result : results) {
+    for (const EvalItem &item : result.items) {
+      if (!written.insert(item.id).second) continue;
+      Json json = Json::object({{"id", item.id},
+                                {"domain", result.domain},
+                                {"row", item.row},
+                                {"prompt_sha256", item.prompt_sha256},
+                                {"prompt", item.prompt},
+                                {"completion", item.completion}});
+      if (!item.choices.empty()) json.set("choices", numbers_json(item.choices)).set("gold", item.gold);
+      lines += json.set("reference", item.reference).dump() + "\n";
+    }
+  }
+  return lines;
 }
 
 std::string evaluation_samples(const std::vector<EvalResult> &results) {
@@ -324,28 +265,6 @@ std::string evaluation_samples(const std::vector<EvalResult> &results) {
   for (const EvalResult &result : results)
     for (const EvalItem &item : result.items) lines += item_json(result, item).dump() + "\n";
   return lines;
-}
-
-std::string evaluation_table(const std::vector<EvalResult> &results, const EvalOptions &options) {
-  const auto loss = [](const EvalResult &result) {
-    return result.has_loss ? format("%.4f [%.4f, %.4f]", result.mean_loss, result.loss_low, result.loss_high) : std::string();
-  };
-  const auto mean_loss = [](const ModelMean &mean) { return mean.loss ? format("%.4f", *mean.loss) : std::string("-"); };
-  std::string out = matrix("Held-out loss, nats per token [95 % interval]", results, "", loss, mean_loss);
-  for (const AccuracyTable &table : kAccuracyTables) {
-    const auto accuracy = [&](const EvalResult &result) {
-      if (result.evaluation_type != table.type) return std::string();
-      if (table.value == &EvalResult::acc_mutual_info && !result.has_mutual_info) return std::string();
-      return format("%.1f [%.1f, %.1f]", 100 * result.*table.value, 100 * result.*table.low, 100 * result.*table.high);
-    };
-    const auto mean_accuracy = [&](const ModelMean &mean) {
-      return mean.*table.mean ? format("%.1f", 100 * *(mean.*table.mean)) : std::string("-");
-    };
-    out += matrix(std::string(table.title) + ", % [95 % interval]", results, table.type, accuracy, mean_accuracy);
-  }
-  for (const MixtureSummary &mixture : summarize_mixtures(results, options.seed))
-    out += usage_table(results, mixture) + versus_table(mixture);
-  return out;
 }
 
 }  // namespace moe
