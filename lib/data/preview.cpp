@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "data/example_file.h"
+#include "formats/parquet.h"
 
 namespace moe {
 namespace {
@@ -82,10 +83,11 @@ Json example_line(const Example &example, const ChatRenderer *chat) {
 std::string preview_rows(const std::string &path, int64_t head, bool types) {
   RowReader rows(path);
   std::string lines;
-  Json kinds = Json::object(), row;
+  const bool has_schema = ParquetFile::matches(File(path));
+  Json kinds = has_schema ? parquet_types(ParquetFile(path)) : Json::object(), row;
   for (int64_t n = 0; n < head && rows.next(row); n++) {
     if (!rows.defect().empty()) row = Json::object({{"row", static_cast<int64_t>(rows.number())}, {"skipped", rows.defect()}});
-    else add_kinds(kinds, row);
+    else if (!has_schema) add_kinds(kinds, row);
     lines += row.dump() + "\n";
   }
   return types ? Json::object({{"types", std::move(kinds)}}).dump() + "\n" + lines : lines;

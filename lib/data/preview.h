@@ -7,7 +7,8 @@
 
 namespace moe {
 
-// The file's own columns; with `types` the first line says which kinds of values each column has in these rows.
+// The file's own columns; with `types` the first line says which kinds of values each column has in these rows, or
+// of which types a Parquet file says they are.
 std::string preview_rows(const std::string &path, int64_t head, bool types);
 
 struct PreviewOptions {

@@ -34,6 +34,8 @@ bool is_document_line(const Json &line);
 // and the delimiter cannot be told.
 std::unique_ptr<RowLayout> separated_cells(TextWindow window, std::string_view name);
 std::unique_ptr<RowLayout> plain_text(TextWindow window, PlainText rows);
+// Told by its first bytes (ParquetFile::matches), whatever the name; it takes the file, not a window.
+std::unique_ptr<RowLayout> parquet_table(const std::string &path);
 
 // The rest of the window, read to the end of the file.
 std::string_view read_rest(TextWindow &window);

@@ -4,13 +4,14 @@
 #include <array>
 
 #include "base/error.h"
+#include "formats/parquet.h"
 #include "formats/row_layout.h"
 
 namespace moe {
 namespace {
 
 constexpr std::array kPlainTextNames{".txt", ".text", ".raw"};
-constexpr std::array kOtherNames{".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab"};
+constexpr std::array kOtherNames{".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet"};
 
 template <class Endings>
 bool ends_with_any(std::string_view name, const Endings &endings) {
@@ -42,6 +43,7 @@ bool is_lines(const std::string &path, std::string_view name) {
 }
 
 std::unique_ptr<RowLayout> open_layout(const std::string &path, PlainText text_rows) {
+  if (path.ends_with(".parquet") || ParquetFile::matches(File(path))) return parquet_table(path);
   const std::string_view name = uncompressed_name(path);
   TextWindow window(path);
   if (ends_with_any(name, kPlainTextNames)) return plain_text(std::move(window), text_rows);

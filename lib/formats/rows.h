@@ -5,7 +5,8 @@
 //   separated  cells of text (RFC 4180: .csv .tsv .tab), the first record names the columns; the delimiter is told by the first
 //              records; a record with another number of cells than the header is a defect
 //   text       plain text (.txt .text .raw) as rows {"text"}: the whole file, or its paragraphs
-// Any of them may be compressed (gzip, Zstandard: told by the first bytes). CR LF and a UTF-8 byte order mark are accepted, UTF-16
+//   Parquet    a table of columns (formats/parquet.h), told by its first bytes or its name
+// All but the last may be compressed (gzip, Zstandard: told by the first bytes). CR LF and a UTF-8 byte order mark are accepted, UTF-16
 // is refused. A line, record or paragraph may have 16 MiB. Reading takes no more memory for a long file than for a short one.
 // A file whose first line is a whole object is lines, unless that line is all there is and it looks like one of the documents
 // (and the name does not end in .jsonl or .ndjson). A file with another beginning and no telling name is separated when its first

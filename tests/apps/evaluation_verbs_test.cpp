@@ -43,6 +43,16 @@ TEST_F(EvaluationVerbs, InspectShowsColumnsOfParquetFiles) {
   EXPECT_NE(table.out.find("RLE_DICTIONARY"), std::string::npos) << table.out;
 }
 
+TEST_F(EvaluationVerbs, DataShowsTypesAndRowsOfParquetFiles) {
+  const std::string file = std::string(MOE_TESTS_DIR) + "/golden/parquet/parquet-testing/map_no_value.parquet";
+  const Ended ended = eval({"data", "--data", file, "--raw", "--types", "--head", "1"});
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_EQ(ended.out,
+            "{\"types\": {\"my_map\": \"map<int32, int32> not null\", \"my_map_no_v\": \"list<key: int32 not null> not null\", "
+            "\"my_list\": \"list<element: int32 not null> not null\"}}\n"
+            "{\"my_map\": [[1, null], [2, null], [3, null]], \"my_map_no_v\": [1, 2, 3], \"my_list\": [1, 2, 3]}\n");
+}
+
 TEST_F(EvaluationVerbs, TokenizeReadsEscapesAndSurrogatePairs) {
   NEEDS_UTF8PROC();
   const Ended ended =

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "data/schema_detection.h"
 #include "support/expect_error.h"
+#include "support/parquet_builder.h"
 #include "support/temporary_folder.h"
 
 namespace moe {
@@ -215,6 +216,27 @@ TEST_F(ExampleFileTest, APlainTextFileIsReadByItsSchema) {
   ASSERT_EQ(paragraphs.examples.size(), 3u);
   EXPECT_EQ(paragraphs.examples[1].completion, "two\nlines");
   EXPECT_EQ(paragraphs.examples[1].row, 3);
+}
+
+TEST_F(ExampleFileTest, ParquetRowsAreExamples) {
+  using test::ParquetBuilder;
+  const auto column = [](const std::vector<std::string> &texts) {
+    const int count = static_cast<int>(texts.size());
+    return ParquetBuilder::Chunk{count, ParquetBuilder::page(count, ParquetEncoding::plain, test::plain_texts(texts))};
+  };
+  const std::string path =
+      file("train.parquet", ParquetBuilder()
+                                .text("question")
+                                .text("answer")
+                                .row_group(2, {column({"1 + 1?", "\xff"}), column({"Two. #### 2", "#### 3"})})
+                                .row_group(1, {column({"2 + 2?"}), column({"Four. #### 4"})})
+                                .file());
+  const ExampleFile examples = read_examples(path, "", 0);
+  EXPECT_EQ(examples.schema.name, "gsm8k");
+  EXPECT_EQ(examples.rows, 3);
+  ASSERT_EQ(examples.examples.size(), 2u);
+  EXPECT_EQ(examples.examples[1].row, 3);
+  EXPECT_EQ(examples.skipped.total(), 1);
 }
 
 TEST_F(ExampleFileTest, AFolderIsItsDataFilesInOrder) {

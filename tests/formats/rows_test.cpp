@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "support/expect_error.h"
+#include "support/parquet_builder.h"
 #include "support/temporary_folder.h"
 
 namespace moe {
@@ -121,6 +122,25 @@ TEST_F(Rows, ALineHasALimit) {
   const std::string line = "{\"t\":\"" + std::string(17 << 20, 'x') + "\"}";
   EXPECT_FAILS(rows("{\"a\":1}\n" + line + "\n"), Code::format, "x.json:2: a line longer than 16777216 bytes");
   EXPECT_EQ(read_rows(put("y.json", "[" + line + "]")).size(), 1u);
+}
+
+TEST_F(Rows, OfAParquetFileWhateverItsName) {
+  const std::string texts = test::plain_texts({"one", "\xff", "three"});
+  const std::string content =
+      test::ParquetBuilder().text("a").row_group(3, {{3, test::ParquetBuilder::page(3, ParquetEncoding::plain, texts)}}).file();
+  RowReader reader(put("x.json", content));
+  Json row;
+  ASSERT_TRUE(reader.next(row));
+  EXPECT_EQ(row.dump(), R"({"a": "one"})");
+  ASSERT_TRUE(reader.next(row));
+  EXPECT_EQ(reader.defect(), "column 'a' is not valid UTF-8");
+  ASSERT_TRUE(reader.next(row));
+  EXPECT_EQ(row.dump() + reader.defect(), R"({"a": "three"})");
+  EXPECT_EQ(reader.where(), folder_ / "x.json" + ": row 3");
+  EXPECT_FALSE(reader.next(row));
+  EXPECT_FAILS(read_rows(put("x.parquet", content)), Code::format, "x.parquet: row 2: column 'a' is not valid UTF-8");
+  EXPECT_FAILS(read_rows(put("x.parquet", "{}")), Code::format, "expected a Parquet file");
+  EXPECT_TRUE(is_row_file_name("train-00000-of-00001.parquet"));
 }
 
 }  // namespace
