@@ -13,8 +13,9 @@ def title: {
   lora_random_rows: "adapter steps, 8 random rows of 200 tokens", lora_gsm8k: "adapter training, 8 GSM8K rows a step, rank 16",
   router_gsm8k: "router training, the same rows, 4 experts of rank 16, top-2",
   joint_gsm8k: "router and experts together, the same",
-  choice_medmcqa: "multiple choice, MedMCQA", choice_casehold: "multiple choice, CaseHOLD"}[.] // .;
-def order: ["load", "prompt_512", "generate", "generate_batch_8", "lora_random_rows", "lora_gsm8k", "router_gsm8k", "joint_gsm8k", "choice_medmcqa", "choice_casehold"] as $all
+  choice_medmcqa: "multiple choice, MedMCQA", choice_casehold: "multiple choice, CaseHOLD",
+  parquet_columns: "texts of a Parquet file, as columns", parquet_objects: "the same, as objects"}[.] // .;
+def order: ["load", "prompt_512", "generate", "generate_batch_8", "lora_random_rows", "lora_gsm8k", "router_gsm8k", "joint_gsm8k", "choice_medmcqa", "choice_casehold", "parquet_columns", "parquet_objects"] as $all
   | . as $work | $all | index($work) // length;
 
 def machine: "\(.cpu), \(.processors) processors, level \(.level), libmoe \(.version), \(.date)."
