@@ -575,7 +575,8 @@ typedef struct moe_dataset moe_dataset;
  * Opens the data of the option `data`: a file, or several as name=file, where the name is the domain of its rows. The rows are
  * read, rendered by their schema and tokenized; rows that cannot be used are counted with their reason, see moe_dataset_report.
  *   model     its tokenizer and chat template are used; a bundle's domains give rows their expert
- *   options   data, schema (detected by default), max_length (tokens), max_samples, seed (order of rows)
+ *   options   data, data_weights (domain=weight), schema (detected by default), max_length (tokens), max_samples, seed (order of
+ *             rows), data_memory (bytes of tokens in memory, the others are in a temporary file)
  *   cancel    may be NULL; looked at while rows are read
  * *out is freed by moe_dataset_free. Errors: IO, FORMAT (naming file and line), INVALID: no row can be used, CANCELLED. Any
  * thread. Since 0.1.

@@ -46,6 +46,7 @@ void print_row(Console &console, const Json &row) {
 }
 
 void print_summary(Console &console, const Json &file) {
+  if (file.at("empty").boolean()) return console.print("== " + file.at("file").string() + ": empty\n");
   const bool whole = file.at("whole_file").boolean();
   console.print("== " + file.at("file").string() + ": schema " + file.at("schema").string() + ", " + (whole ? "" : "first ") +
                 file.at("rows").string() + " rows, " + file.at("examples").string() + " examples\n");

@@ -20,7 +20,7 @@ bool counts(const std::string &key) {
   constexpr const char *kNot[] = {"model",        "moe",          "adapter",       "adapters",   "adapters_dir",     "data",
                                   "eval_data",    "init_adapter", "router",        "tasks",      "output_dir",       "threads",
                                   "resume",       "memory_limit", "logging_steps", "save_steps", "save_total_limit", "eval_steps",
-                                  "validate_only"};
+                                  "validate_only", "data_memory"};
   return std::none_of(std::begin(kNot), std::end(kNot), [&](const char *one) { return key == one; });
 }
 

@@ -49,7 +49,7 @@ Json run(const Context &context, const Options &options, const Trainer &trainer,
 
 // Options that leave the result of a run as it is.
 bool changes_nothing(const std::string &key) {
-  constexpr const char *kKeys[] = {"resume",     "threads",          "memory_limit", "logging_steps",
+  constexpr const char *kKeys[] = {"resume",     "threads",          "memory_limit", "logging_steps", "data_memory",
                                    "save_steps", "save_total_limit", "eval_steps",   "output_dir"};
   return std::any_of(std::begin(kKeys), std::end(kKeys), [&](const char *one) { return key == one; });
 }
@@ -64,6 +64,7 @@ TrainingData open_data(const Context &context, const Options &options, const Mod
     const Options other = copy(options);
     set(other, "data", get(options, "eval_data"));
     set(other, "max_samples", "0");
+    set(other, "data_weights", "");
     data.held_out = open(context, other, model);
   } else if (share > 0) {
     call(moe_dataset_split, data.training.get(), share, data.held_out.out());

@@ -1,5 +1,7 @@
 // moe_dataset_*: see moe.h.
 #include <algorithm>
+#include <charconv>
+#include <map>
 
 #include "api/dataset_open.h"
 #include "data/preview.h"
@@ -19,6 +21,26 @@ int32_t entry_of(const ModelCore &model, const std::string &domain) {
   fail(Code::invalid, "data: expected a domain of the bundle (", known, "), found '", domain, "'");
 }
 
+// "domain=weight" of every domain to its sources.
+void set_weights(const Options &options, std::vector<DatasetSource> &sources) {
+  std::map<std::string, double> weights;
+  for (const auto &[domain, text] : options.named("data_weights")) {
+    double weight = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), weight);
+    if (error != std::errc() || end != text.data() + text.size() || !(weight > 0 && weight <= 1e9))
+      fail(Code::invalid, "data_weights: expected domain=weight with a weight above 0, found '", domain, "=", text, "'");
+    if (!weights.try_emplace(domain, weight).second) fail(Code::invalid, "data_weights: the domain '", domain, "' is named twice");
+  }
+  for (const auto &[domain, weight] : weights)
+    if (std::none_of(sources.begin(), sources.end(), [&](const DatasetSource &source) { return source.domain == domain; }))
+      fail(Code::invalid, "data_weights: no data has the domain '", domain, "'");
+  for (DatasetSource &source : sources) {
+    const auto found = weights.find(source.domain);
+    if (found != weights.end()) source.weight = found->second;
+    else if (!weights.empty()) fail(Code::invalid, "data_weights: the domain '", source.domain, "' has no weight; expected one for each");
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<Dataset> open_dataset(const ModelCore &model, const Options &options, const Cancel *cancel) {
@@ -27,7 +49,9 @@ std::shared_ptr<Dataset> open_dataset(const ModelCore &model, const Options &opt
     sources.push_back({path, options.text("schema"), domain, entry_of(model, domain)});
   }
   if (sources.empty()) fail(Code::invalid, "data: this option is needed");
+  set_weights(options, sources);
   DatasetOptions settings;
+  settings.memory = static_cast<uint64_t>(options.integer("data_memory"));
   settings.max_length = options.integer("max_length");
   settings.max_samples = options.integer("max_samples");
   settings.seed = static_cast<uint64_t>(options.integer("seed"));

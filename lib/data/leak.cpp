@@ -6,15 +6,20 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 namespace moe {
 namespace {
 
 constexpr size_t kReported = 5;
-constexpr size_t kRun = 8;         // tokens
-constexpr size_t kFewest = 8;      // runs of a sequence that have to count
-constexpr size_t kOften = 20;      // a run in more than 1 / kOften of the training sequences does not count
-constexpr double kSimilar = 0.7;
+constexpr size_t kRun = 4;         // words
+constexpr size_t kFewest = 8;      // words of a sequence that have to count
+constexpr size_t kOften = 20;      // a run in more than 1 / kOften of the training sequences, and in more than two, does not count
+constexpr double kSimilar = 0.75;
+
+using Words = std::vector<int32_t>;
+
+bool is_letter_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
@@ -44,37 +49,65 @@ std::string folded(std::string_view text) {
   return out;
 }
 
-// The runs of a sequence, hashed: use(hash) for each place where one begins.
+// The runs of a sequence, hashed: use(place, hash) for each place where one begins.
 template <class Use>
-void each_run(std::span<const int32_t> tokens, Use use) {
+void each_run(std::span<const int32_t> words, Use use) {
   constexpr uint64_t kFactor = 0x9E3779B97F4A7C15;
-  for (size_t end = kRun; end <= tokens.size(); end++) {
+  for (size_t begin = 0; begin + kRun <= words.size(); begin++) {
     uint64_t hash = 0;
-    for (size_t t = end - kRun; t < end; t++) hash = (hash ^ static_cast<uint32_t>(tokens[t])) * kFactor, hash ^= hash >> 29;
-    use(hash);
+    for (const int32_t word : words.subspan(begin, kRun)) hash = (hash ^ static_cast<uint32_t>(word)) * kFactor, hash ^= hash >> 29;
+    use(begin, hash);
   }
 }
+
+// Length of the longest common subsequence, 64 places at once (Hyyro 2004, "Bit-parallel LCS-length computation revisited"): a zero
+// bit of `row` is a place of `a` where the length grows.
+size_t common_length(std::span<const int32_t> a, std::span<const int32_t> b) {
+  const size_t blocks = (a.size() + 63) / 64;
+  std::unordered_map<int32_t, std::vector<uint64_t>> places;
+  for (size_t i = 0; i < a.size(); i++) {
+    std::vector<uint64_t> &mask = places.try_emplace(a[i], blocks).first->second;
+    mask[i / 64] |= uint64_t{1} << i % 64;
+  }
+  std::vector<uint64_t> row(blocks, ~uint64_t{0});
+  for (const int32_t word : b) {
+    const auto found = places.find(word);
+    if (found == places.end()) continue;
+    uint64_t carry = 0;
+    for (size_t k = 0; k < blocks; k++) {
+      const uint64_t matched = row[k] & found->second[k], sum = row[k] + matched, whole = sum + carry;
+      carry = (sum < matched) | (whole < sum);
+      row[k] = whole | (row[k] & ~found->second[k]);
+    }
+  }
+  size_t length = 0;
+  for (size_t i = 0; i < a.size(); i++) length += (row[i / 64] >> i % 64 & 1) == 0;
+  return length;
+}
+
+// A held-out sequence that may stand in training sequence `number`.
+struct Suspect {
+  size_t held_out = 0, number = 0;
+  Words words;
+  std::vector<bool> counts;  // of each word
+  Leak leak;
+};
 
 // Where in the training data the prompts and runs of the held-out data stand. Its size depends on the held-out data alone.
 class LeakIndex {
  public:
-  explicit LeakIndex(const Dataset &held_out, const Cancel *cancel) : cancel_(cancel) {
-    held_out.each_sequence([&](const Dataset::Sequence &sequence) {
-      check_cancel(cancel_);
+  LeakIndex(const Dataset &training, const Dataset &held_out, const Cancel *cancel)
+      : training_(training), held_out_(held_out), cancel_(cancel), tokens_(training.is_packed() || held_out.is_packed()) {
+    each(held_out_, [&](size_t, const Dataset::Sequence &sequence) {
       if (sequence.prompt != 0) prompts_.try_emplace(sequence.prompt, kNone);
-      each_run(sequence.tokens, [&](uint64_t run) { runs_.try_emplace(run); });
+      each_run(words_of(sequence), [&](size_t, uint64_t run) { runs_.try_emplace(run); });
     });
-  }
-
-  void look_at(const Dataset &training) {
-    training.each_sequence([&](const Dataset::Sequence &sequence) {
-      check_cancel(cancel_);
-      const size_t number = origins_.size();
-      origins_.push_back({sequence.file, sequence.row});
+    each(training_, [&](size_t number, const Dataset::Sequence &sequence) {
+      trained_ = number + 1;
       if (const auto found = prompts_.find(sequence.prompt); found != prompts_.end() && found->second == kNone)
         found->second = number;
-      each_run(sequence.tokens, [&](uint64_t run) {
-        const auto found = runs_.find(run);
+      each_run(words_of(sequence), [&](size_t, uint64_t hash) {
+        const auto found = runs_.find(hash);
         if (found == runs_.end() || found->second.last == number) return;
         if (found->second.sequences++ == 0) found->second.first = number;
         found->second.last = number;
@@ -82,39 +115,67 @@ class LeakIndex {
     });
   }
 
-  // Whether the sequence stands in the training data; then the result is filled in and `number` is the training sequence.
-  bool has(const Dataset::Sequence &sequence, Leak &leak, size_t &number) const {
-    const auto prompt = prompts_.find(sequence.prompt);
-    leak.same_prompt = prompt != prompts_.end() && prompt->second != kNone;
-    if (leak.same_prompt) number = prompt->second;
-    const size_t often = std::max<size_t>(1, origins_.size() / kOften);
-    size_t counted = 0;
-    std::vector<size_t> where;
-    each_run(sequence.tokens, [&](uint64_t hash) {
-      const Run &run = runs_.at(hash);
-      if (run.sequences > often) return;
-      counted++;
-      if (run.sequences > 0) where.push_back(run.first);
+  LeakReport report() {
+    LeakReport report;
+    std::vector<Suspect> suspects;
+    each(held_out_, [&](size_t number, const Dataset::Sequence &sequence) {
+      report.sequences = static_cast<int64_t>(number) + 1;
+      Suspect suspect = suspect_of(sequence);
+      if (suspect.number == kNone) return;
+      suspect.held_out = number;
+      suspect.leak.path = held_out_.path_of(sequence.file);
+      suspect.leak.row = sequence.row;
+      suspects.push_back(std::move(suspect));
     });
-    leak.share = counted < kFewest ? 0.0 : static_cast<double>(where.size()) / static_cast<double>(counted);
-    if (leak.same_prompt) return true;
-    if (leak.share < kSimilar) return false;
-    number = most_frequent(where);
-    return true;
+    compare(suspects);
+    for (Suspect &suspect : suspects) {
+      if (!suspect.leak.same_prompt && suspect.leak.share < kSimilar) continue;
+      (suspect.leak.same_prompt ? report.same_prompt : report.similar)++;
+      if (report.first.size() < kReported) report.first.push_back(std::move(suspect.leak));
+    }
+    return report;
   }
-
-  size_t file_of(size_t number) const { return origins_[number].file; }
-  int64_t row_of(size_t number) const { return origins_[number].row; }
 
  private:
   static constexpr size_t kNone = SIZE_MAX;
   struct Run {
     size_t sequences = 0, first = kNone, last = kNone;  // training sequences that have it
   };
-  struct Origin {
-    size_t file;
-    int64_t row;
-  };
+
+  template <class Use>
+  void each(const Dataset &data, Use use) const {
+    size_t number = 0;
+    data.each_sequence([&](const Dataset::Sequence &sequence) {
+      check_cancel(cancel_);
+      use(number++, sequence);
+    });
+  }
+
+  std::span<const int32_t> words_of(const Dataset::Sequence &sequence) const { return tokens_ ? sequence.tokens : sequence.words; }
+
+  // Its prompt is a training prompt; or the training sequence that has most of its runs. Otherwise the number is kNone.
+  Suspect suspect_of(const Dataset::Sequence &sequence) const {
+    Suspect suspect;
+    const auto prompt = prompts_.find(sequence.prompt);
+    suspect.number = prompt == prompts_.end() ? kNone : prompt->second;
+    suspect.leak.same_prompt = suspect.number != kNone;
+    if (suspect.leak.same_prompt) return suspect;
+    const size_t often = std::max<size_t>(2, trained_ / kOften);
+    const std::span<const int32_t> words = words_of(sequence);
+    suspect.counts.resize(words.size());
+    std::vector<size_t> where;
+    each_run(words, [&](size_t begin, uint64_t hash) {
+      const Run &run = runs_.at(hash);
+      if (run.sequences > often) return;
+      std::fill_n(suspect.counts.begin() + static_cast<ptrdiff_t>(begin), kRun, true);
+      if (run.sequences > 0) where.push_back(run.first);
+    });
+    const auto counted = static_cast<size_t>(std::count(suspect.counts.begin(), suspect.counts.end(), true));
+    if (counted < kFewest || where.empty()) return suspect;
+    suspect.number = most_frequent(where);
+    suspect.words.assign(words.begin(), words.end());
+    return suspect;
+  }
 
   static size_t most_frequent(std::vector<size_t> &numbers) {
     std::sort(numbers.begin(), numbers.end());
@@ -126,10 +187,70 @@ class LeakIndex {
     return best;
   }
 
+  // Fills in the training sequences, with a second look at them for those that are only similar. The sequences before and after one
+  // belong to it where they are windows of the same text.
+  void compare(std::vector<Suspect> &suspects) const {
+    std::unordered_map<size_t, std::vector<Suspect *>> wanted;
+    for (Suspect &suspect : suspects) wanted[suspect.number].push_back(&suspect);
+    struct Window {
+      size_t file = 0;
+      int64_t row = 0;
+      Words words;
+    };
+    Window before, now;
+    const auto look = [&](size_t number, const Window &after) {  // at `now`, which has this number
+      const auto found = wanted.find(number);
+      if (found == wanted.end()) return;
+      Words words;
+      const auto add = [&](const Window &window) {
+        if (window.file == now.file && window.row == now.row) words.insert(words.end(), window.words.begin(), window.words.end());
+      };
+      add(before), add(now), add(after);
+      for (Suspect *suspect : found->second) {
+        suspect->leak.training_path = training_.path_of(now.file);
+        suspect->leak.training_row = now.row;
+        if (!suspect->leak.same_prompt) suspect->leak.share = share_in(*suspect, words);
+      }
+    };
+    size_t numbers = 0;
+    each(training_, [&](size_t number, const Dataset::Sequence &sequence) {
+      const std::span<const int32_t> words = words_of(sequence);
+      Window next{sequence.file, sequence.row, Words(words.begin(), words.end())};
+      if (number > 0) look(number - 1, next);
+      before = std::move(now);
+      now = std::move(next);
+      numbers = number + 1;
+    });
+    if (numbers > 0) look(numbers - 1, Window());
+  }
+
+  // The share of the suspect's words that stand in `words`, in their order, near the place where its runs stand.
+  static double share_in(const Suspect &suspect, const Words &words) {
+    std::unordered_map<uint64_t, size_t> places;
+    each_run(words, [&](size_t begin, uint64_t hash) { places.try_emplace(hash, begin); });
+    std::vector<ptrdiff_t> shifts;
+    each_run(suspect.words, [&](size_t begin, uint64_t hash) {
+      if (const auto found = places.find(hash); found != places.end())
+        shifts.push_back(static_cast<ptrdiff_t>(found->second) - static_cast<ptrdiff_t>(begin));
+    });
+    if (shifts.empty()) return 0;
+    std::nth_element(shifts.begin(), shifts.begin() + static_cast<ptrdiff_t>(shifts.size() / 2), shifts.end());
+    const auto length = static_cast<ptrdiff_t>(suspect.words.size()), slack = length / 4 + static_cast<ptrdiff_t>(kRun);
+    const ptrdiff_t shift = shifts[shifts.size() / 2], size = static_cast<ptrdiff_t>(words.size());
+    const ptrdiff_t first = std::clamp<ptrdiff_t>(shift - slack, 0, size), end = std::clamp<ptrdiff_t>(shift + length + slack, first, size);
+    Words counted;
+    for (size_t i = 0; i < suspect.words.size(); i++)
+      if (suspect.counts[i]) counted.push_back(suspect.words[i]);
+    const std::span<const int32_t> near(words.data() + first, static_cast<size_t>(end - first));
+    return static_cast<double>(common_length(counted, near)) / static_cast<double>(counted.size());
+  }
+
+  const Dataset &training_, &held_out_;
   const Cancel *cancel_;
+  const bool tokens_;  // instead of words
+  size_t trained_ = 0;  // training sequences
   std::unordered_map<uint64_t, size_t> prompts_;  // -> the first training sequence, or none
   std::unordered_map<uint64_t, Run> runs_;
-  std::vector<Origin> origins_;  // of the training sequences
 };
 
 }  // namespace
@@ -141,6 +262,36 @@ std::string prompt_key(const Example &example) {
   for (const ChatMessage &message : example.messages)
     if (message.role != "assistant") all += message.role + " " + message.content + "\n";
   return folded(all);
+}
+
+std::vector<int32_t> word_hashes(std::string_view folded) {
+  std::vector<int32_t> words;
+  constexpr uint32_t kOffset = 2166136261, kPrime = 16777619;  // FNV-1a
+  uint32_t hash = kOffset;
+  size_t length = 0;
+  const auto end_word = [&] {
+    if (length > 1) words.push_back(static_cast<int32_t>(hash));
+    hash = kOffset;
+    length = 0;
+  };
+  for (size_t at = 0, bytes; at < folded.size(); at += bytes) {
+    const std::string_view rest = folded.substr(at);
+    bytes = std::max<size_t>(1, utf8_length(rest));
+    const auto lead = static_cast<uint8_t>(rest.front());
+    const bool own_word = bytes >= 3 && lead >= 0xE3;  // from U+3000: written without spaces
+    if (own_word) end_word();
+    const bool punctuation = rest.starts_with("\xE2\x80") || rest.starts_with("\xE3\x80");  // U+2000 to U+203F, U+3000 to U+303F
+    if (rest.front() == '\'' || rest.starts_with("\xE2\x80\x99")) continue;                    // it's, its
+    if (punctuation || (lead < 0x80 && !is_letter_or_digit(rest.front()))) {
+      end_word();
+      continue;
+    }
+    for (const char c : rest.substr(0, bytes)) hash = (hash ^ static_cast<uint8_t>(c)) * kPrime;
+    length += bytes;
+    if (own_word) end_word();
+  }
+  end_word();
+  return words;
 }
 
 void LeakReport::add(const LeakReport &other) {
@@ -175,24 +326,7 @@ Json LeakReport::to_json() const {
 }
 
 LeakReport find_leaks(const Dataset &training, const Dataset &held_out, const Cancel *cancel) {
-  LeakIndex index(held_out, cancel);
-  index.look_at(training);
-  LeakReport report;
-  held_out.each_sequence([&](const Dataset::Sequence &sequence) {
-    check_cancel(cancel);
-    report.sequences++;
-    Leak leak;
-    size_t number = 0;
-    if (!index.has(sequence, leak, number)) return;
-    (leak.same_prompt ? report.same_prompt : report.similar)++;
-    if (report.first.size() == kReported) return;
-    leak.path = held_out.path_of(sequence.file);
-    leak.row = sequence.row;
-    leak.training_path = training.path_of(index.file_of(number));
-    leak.training_row = index.row_of(number);
-    report.first.push_back(std::move(leak));
-  });
-  return report;
+  return LeakIndex(training, held_out, cancel).report();
 }
 
 }  // namespace moe

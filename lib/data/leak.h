@@ -1,12 +1,14 @@
 // Leak check between splits: held-out sequences that stand in the training data too. Two things are compared:
 // - prompts, folded: white space, ASCII case and punctuation at the end of words do not count ("Loading dose is:-" is "loading
 //   dose is");
-// - runs of eight tokens: a sequence is similar when 70 % of its runs stand in the training data (the rule of PaLM, Chowdhery et
-//   al. 2022, section 8, there for words). A run that more than one in twenty training sequences have is of a template and counts
-//   for nothing; below eight runs that count nothing is said.
+// - words, without case and punctuation: a sequence is similar when three quarters of its words stand, in their order, in one
+//   training sequence. That one is found by runs of four words (of packed files: tokens), so the two have to share such a run. A run
+//   that more than one in twenty training sequences have is of a template; words that stand in no other run count for nothing.
+//   Below eight words that count nothing is said.
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/cancel.h"
@@ -18,12 +20,15 @@ namespace moe {
 
 // The prompt of an example, folded; for messages what is not the assistant's, for kind text all of it.
 std::string prompt_key(const Example &example);
+// The words of a folded text as hashes: letters and digits, all else parts them; words of one ASCII character are left out (they
+// letter options), and of scripts that are written without spaces each character is a word.
+std::vector<int32_t> word_hashes(std::string_view folded);
 
 struct Leak {
   std::string path, training_path;
   int64_t row = 0, training_row = 0;
   bool same_prompt = false;
-  double share = 0;  // of the runs that count; 0 when too few do
+  double share = 0;  // of the words that count; 0 for the same prompt
 };
 
 struct LeakReport {

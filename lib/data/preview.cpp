@@ -95,6 +95,8 @@ std::string preview_rows(const std::string &path, int64_t head, bool types) {
 
 std::string preview_examples(const std::string &path, const PreviewOptions &options, const Tokenizer *tokenizer,
                              const ChatRenderer *chat) {
+  Json row;
+  if (!RowReader(path).next(row)) return Json::object({{"file", path}, {"rows", 0}, {"whole_file", true}, {"empty", true}}).dump() + "\n";
   ExampleReader reader(path, options.schema);
   std::optional<ExampleTokenizer> tokens;
   if (tokenizer) tokens.emplace(*tokenizer, chat, options.max_length);

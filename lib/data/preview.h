@@ -21,7 +21,7 @@ struct PreviewOptions {
 // The rows as examples: {"row", "kind", "text", "supervised": [[begin, end]] in code points, "tokens", "supervised_tokens"} and
 // for multiple choice "choices" and "gold". Without a tokenizer there are no counts. A row that gives none, where it is shown, is
 // {"row", "skipped": reason, "columns"}. The last line says what became of the rows that were read: {"file", "schema", "rows",
-// "whole_file", "examples", "skipped": {reason: {"count", "first_row"}}, "repeated_ids"}.
+// "whole_file", "examples", "skipped": {reason: {"count", "first_row"}}, "repeated_ids"}; of a file without rows it has "empty".
 std::string preview_examples(const std::string &path, const PreviewOptions &options, const Tokenizer *tokenizer,
                              const ChatRenderer *chat);
 

@@ -6,8 +6,6 @@
 namespace moe {
 namespace {
 
-bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
-
 class JsonLines : public RowLayout {
  public:
   explicit JsonLines(TextWindow window) : window_(std::move(window)) {}

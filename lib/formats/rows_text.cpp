@@ -37,7 +37,7 @@ class WholeText : public Text {
  private:
   std::optional<std::string_view> next_text() override {
     const std::string_view text = number_ == 0 ? read_rest(window_) : std::string_view();
-    if (text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos) return std::nullopt;
+    if (is_blank(text)) return std::nullopt;
     ++number_;
     return text;
   }
@@ -58,9 +58,8 @@ class Paragraphs : public Text {
       const std::string_view rest = window_.rest();
       std::string_view content = rest.substr(line, next - line);
       while (!content.empty() && (content.back() == '\n' || content.back() == '\r')) content.remove_suffix(1);
-      const bool blank = content.find_first_not_of(" \t\v\f") == std::string_view::npos;
-      if (blank && begun) return taken(begin, end, next);
-      if (blank) {
+      if (is_blank(content)) {
+        if (begun) return taken(begin, end, next);
         window_.skip(next - line);
         next = line;
         continue;

@@ -172,6 +172,28 @@ TEST(Training, DataSaysWhatWasRead) {
   EXPECT_CODE(moe_dataset_open(model, nullptr, nullptr, &data, &error), MOE_ERR_INVALID, "data");
 }
 
+TEST(Training, DataIsMixedByWeights) {
+  NEEDS_UTF8PROC();
+  moe_error error = MOE_ERROR_INIT;
+  const TemporaryFolder folder;
+  const ModelHandle model = load_tiny();
+  const std::string data = "a=" + write_sums(folder / "a.jsonl", 20) + ",b=" + write_sums(folder / "b.jsonl", 5);
+  DatasetHandle mixed;
+  ASSERT_OK(moe_dataset_open(model, make_options({{"data", data}, {"data_weights", "a=1,b=3.5"}, {"data_memory", "1K"}}), nullptr,
+                             &mixed, &error));
+  EXPECT_EQ(moe_dataset_size(mixed), 25);
+  const auto refused = [&](const std::string &weights, const char *message) {
+    DatasetHandle none;
+    EXPECT_CODE(moe_dataset_open(model, make_options({{"data", data}, {"data_weights", weights}}), nullptr, &none, &error),
+                MOE_ERR_INVALID, message);
+  };
+  refused("a=1", "the domain 'b' has no weight");
+  refused("a=1,b=2,c=3", "no data has the domain 'c'");
+  refused("a=1,b=0", "a weight above 0, found 'b=0'");
+  refused("a=1,b=x", "found 'b=x'");
+  refused("a=1,a=2,b=1", "the domain 'a' is named twice");
+}
+
 TEST(Training, DataIsSplitForValidation) {
   NEEDS_UTF8PROC();
   moe_error error = MOE_ERROR_INIT;

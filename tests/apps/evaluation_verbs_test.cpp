@@ -127,6 +127,24 @@ TEST_F(EvaluationVerbs, DataShowsRowsSpansAndSkippedRows) {
   EXPECT_EQ(count_of(raw.out, "\n"), 2u) << raw.out;
   EXPECT_NE(raw.out.find("\"types\""), std::string::npos);
   EXPECT_EQ(eval({"data", "--data", "d.jsonl", "--types"}).status, 2);
+  EXPECT_NE(ended.out.find("prompt_completion, 2 rows, 1 examples"), std::string::npos) << ended.out;
+}
+
+TEST_F(EvaluationVerbs, DataTellsWhatBecameOfEachRow) {
+  NEEDS_UTF8PROC();
+  write_text(path("d.csv"), "id,prompt,completion\n1,a, b\n1,c, d\n2,e\n3," + std::string(3000, 'x') + ", f\n4,g,\"\"\n");
+  const Ended ended = eval({"data", "--data", "d.csv", "--model", tiny, "--head", "1", "--show-skipped", "2", "--max-length", "100"});
+  ASSERT_EQ(ended.status, 0) << ended.err;
+  EXPECT_EQ(count_of(ended.out, "-- row "), 3u) << ended.out;
+  EXPECT_NE(ended.out.find("-- row 4, skipped: fewer cells than the header"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("-- row 5, completion, skipped: longer than max_length 100"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("== d.csv: schema prompt_completion, 5 rows, 2 examples\n"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("-- skipped 1: field 'completion' is empty (first row 6)"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("-- 1 rows have an id that occurred before"), std::string::npos) << ended.out;
+  write_text(path("empty.jsonl"), "\n");
+  EXPECT_EQ(eval({"data", "--data", "empty.jsonl"}).out, "== empty.jsonl: empty\n");
+  const Ended json = eval({"data", "--data", "d.csv", "--head", "0", "--show-skipped", "1", "--json"});
+  EXPECT_EQ(json.out.substr(0, json.out.find('\n')), R"({"row": 4, "skipped": "fewer cells than the header", "columns": null})");
 }
 
 TEST_F(EvaluationVerbs, GenerateStreamsWhatJsonReports) {

@@ -149,6 +149,116 @@ TEST_F(DatasetTest, EveryBatchHoldsAllDomainsInProportion) {
   EXPECT_EQ(data->tokens_by_domain(2), (std::vector<int64_t>{240, 120}));
 }
 
+// Of each source as many as its share, whatever its size; every pass through it gives each row once.
+TEST_F(DatasetTest, WeightsMixSourcesInTheirShares) {
+  std::vector<DatasetSource> sources{source("x", 60, 1), source("y", 30, 2), source("z", 10, 3)};
+  sources[0].weight = 1, sources[1].weight = 0.5, sources[2].weight = 2.5;  // 25, 12 or 13, and 62 or 63 of 100
+  const auto data = open(sources);
+  EXPECT_EQ(data->size(), 100);
+  EXPECT_EQ(data->batches_per_epoch(10), 10);
+  std::map<int32_t, std::vector<std::string>> drawn;
+  for (int batch_number = 0; batch_number < 40; batch_number++) {
+    const PackedBatch batch = data->next(10);
+    std::map<int32_t, int> counts;
+    for (size_t s = 0; s < 10; s++) {
+      counts[batch.domains[s]]++;
+      drawn[batch.domains[s]].push_back(prompt_of(batch, s));
+    }
+    EXPECT_NEAR(counts[1], 2.5, 1);
+    EXPECT_NEAR(counts[2], 1.25, 1);
+    EXPECT_NEAR(counts[3], 6.25, 1);
+  }
+  EXPECT_EQ(drawn[1].size(), 100u);
+  EXPECT_NEAR(static_cast<double>(drawn[2].size()), 50, 2);
+  EXPECT_NEAR(static_cast<double>(drawn[3].size()), 250, 2);
+  const std::map<int32_t, size_t> sizes{{1, 60}, {2, 30}, {3, 10}};
+  std::set<std::vector<std::string>> orders;
+  for (const auto &[domain, size] : sizes) {
+    const std::vector<std::string> &all = drawn[domain];
+    for (size_t pass = 0; (pass + 1) * size <= all.size(); pass++) {
+      const auto begin = all.begin() + static_cast<ptrdiff_t>(pass * size), end = begin + static_cast<ptrdiff_t>(size);
+      EXPECT_EQ(std::set<std::string>(begin, end).size(), size) << domain << " pass " << pass;
+      if (domain == 3) orders.emplace(begin, end);
+    }
+  }
+  EXPECT_GT(orders.size(), 20u) << "every pass has an order of its own";
+  const std::vector<int64_t> tokens = data->tokens_by_domain(3);
+  EXPECT_NEAR(static_cast<double>(tokens[0]), 25 * 4, 4);
+  EXPECT_NEAR(static_cast<double>(tokens[2]), 62.5 * 4, 4);
+}
+
+TEST_F(DatasetTest, AWeightedStreamResumesAndDependsOnItsWeights) {
+  std::vector<DatasetSource> sources{source("x", 30, 1), source("y", 13, 2)};
+  const Json by_size = open(sources)->cursor();
+  sources[0].weight = 1, sources[1].weight = 4;
+  const auto data = open(sources);
+  for (int i = 0; i < 14; i++) data->next(5);
+  const Json saved = data->cursor();
+  const auto resumed = open(sources);
+  resumed->restore(saved);
+  for (int i = 0; i < 60; i++) ASSERT_TRUE(resumed->next(5) == data->next(5)) << i;
+  EXPECT_FAILS(resumed->restore(by_size), Code::state, "not those of the checkpoint");
+  int64_t tokens = 0, supervised = 0;
+  data->largest_batch(11, &tokens, &supervised);
+  for (int i = 0; i < 100; i++) EXPECT_LE(data->next(11).size(), tokens);
+  sources[1].weight = 0;
+  EXPECT_FAILS(open(sources), Code::invalid, "1 of 2 sources have a weight");
+}
+
+TEST_F(DatasetTest, FilesOfADomainShareItsWeightBySize) {
+  std::vector<DatasetSource> sources{source("x", 40, 1), source("y", 10, 1), source("z", 50, 2)};
+  sources[1].domain = "x";
+  for (DatasetSource &one : sources) one.weight = 1;
+  const auto data = open(sources);
+  const PackedBatch epoch = data->next(100);
+  std::map<char, int> counts;
+  for (size_t s = 0; s < 100; s++) counts[static_cast<char>(epoch.tokens[static_cast<size_t>(epoch.starts[s]) + 2])]++;
+  EXPECT_EQ(counts['x'], 40);
+  EXPECT_EQ(counts['y'], 10);
+  EXPECT_EQ(counts['z'], 50);
+}
+
+TEST_F(DatasetTest, TokensBeyondTheMemoryAreInAFileAndTheSame) {
+  std::string rows;
+  for (int i = 0; i < 3000; i++)
+    rows += text(R"({"prompt": "question )", i, std::string(static_cast<size_t>(i * 37 % 301), 'p'), R"(", "completion": "answer )", i, "\"}\n");
+  const std::vector<DatasetSource> sources{{file("a.jsonl", rows), "", "a", 1}, source("x", 50, 2)};
+  DatasetOptions small;
+  small.memory = 10'000;
+  const auto kept = open(sources), filed = open(sources, small);
+  ASSERT_TRUE(filed->cursor().dump() == kept->cursor().dump());
+  for (int i = 0; i < 1000; i++) ASSERT_TRUE(filed->next(7) == kept->next(7)) << i;
+  std::vector<std::vector<int32_t>> found[2];
+  for (const auto &[data, which] : {std::pair{kept, 0}, std::pair{filed, 1}}) {
+    const auto validation = data->take_validation(0.1);
+    for (const auto &side : {data, validation}) {
+      side->each_sequence([&, which = which](const Dataset::Sequence &sequence) {
+        found[which].emplace_back(sequence.tokens.begin(), sequence.tokens.end());
+        found[which].emplace_back(sequence.words.begin(), sequence.words.end());
+      });
+    }
+  }
+  EXPECT_EQ(found[0].size(), 2u * 3050);
+  EXPECT_TRUE(found[0] == found[1]);
+}
+
+TEST_F(DatasetTest, ReportsWhatIsRepeatedAndEmpty) {
+  make_folders(folder_ / "set");
+  file("set/a.jsonl", R"({"id": 1, "prompt": "p", "completion": "c"})" "\n" R"({"id": 1, "prompt": "P", "completion": "d"})" "\n");
+  file("set/b.jsonl", "");
+  file("set/c.csv", "question,answer\nWhat?,#### 4\n");
+  const auto data = open({{folder_ / "set", "", "x", 1}});
+  const std::vector<Json> &files = data->report().items();
+  ASSERT_EQ(files.size(), 3u);
+  EXPECT_EQ(files[0].integer_at("repeated_ids", ""), 1);
+  EXPECT_EQ(files[0].integer_at("repeated_prompts", ""), 1);  // but for its case
+  EXPECT_EQ(files[0].string_at("schema", ""), "prompt_completion");
+  EXPECT_TRUE(files[1].bool_at("empty", ""));
+  EXPECT_EQ(files[2].string_at("schema", ""), "gsm8k");
+  EXPECT_EQ(data->size(), 3);
+  EXPECT_FAILS(open({{folder_ / "set/b.jsonl", "", "x", 1}}), Code::format, "b.jsonl: no rows");
+}
+
 TEST_F(DatasetTest, SamplesAreLimitedPerSource) {
   DatasetOptions options;
   options.max_samples = 7;

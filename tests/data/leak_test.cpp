@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -97,19 +98,104 @@ TEST_F(Leaks, OfTheSamePromptAreCountedAndNamed) {
   EXPECT_EQ(many.to_json().integer_at("same_prompt", ""), 12);
 }
 
-// 30 words are 23 runs of eight; one that is changed spoils the eight runs it is in.
-TEST_F(Leaks, SeventyPercentOfTheRunsAreSimilar) {
-  const std::string original = words("a", 0, 30);
-  const auto changed_at = [&](int place) { return words("a", 0, place) + "changed " + words("a", place + 1, 29 - place); };
-  const Rows training{{words("b", 0, 30), "x"}, {original, "x"}};
-  const LeakReport at_the_end = find(training, {{changed_at(28), "x"}});  // with completion and end token 25 runs, of which 21
-  EXPECT_EQ(at_the_end.similar, 1);
-  EXPECT_NEAR(at_the_end.first.at(0).share, 21.0 / 25, 1e-12);
-  EXPECT_EQ(at_the_end.first.at(0).training_row, 2);
-  EXPECT_FALSE(at_the_end.first.at(0).same_prompt);
-  EXPECT_EQ(find(training, {{changed_at(15), "x"}}).count(), 0);  // 17 of 25
-  EXPECT_EQ(find(training, {{words("c", 0, 30), "x"}}).count(), 0);
-  EXPECT_EQ(find(training, {{words("a", 3, 12), "y"}}).count(), 0) << "too short to be judged";
+// Every planting is one row of GSM8K's training questions, changed; the others are untouched rows of its test split.
+TEST_F(Leaks, PlantedOverlapsAreFound) {
+  const std::string gsm = std::string(MOE_DATA_DIR) + "/gsm8k/";
+  const std::vector<Json> training = read_rows(gsm + "train.jsonl"), clean = read_rows(gsm + "heldout.jsonl");
+  const auto split = [](const std::string &text) {
+    std::vector<std::string> words;
+    for (size_t at = 0, end; at < text.size(); at = end + 1) {
+      end = std::min(text.find(' ', at), text.size());
+      words.push_back(text.substr(at, end - at));
+    }
+    return words;
+  };
+  const auto joined = [](const std::vector<std::string> &words) {
+    std::string out;
+    for (const std::string &word : words) out += (out.empty() ? "" : " ") + word;
+    return out;
+  };
+  const auto upper = [](std::string text) {
+    for (char &c : text) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    return text;
+  };
+  const auto punctuated = [](const std::string &text) {  // every sign another, quotes around words
+    std::string out;
+    for (const char c : text) out += c == ' ' ? " (" : std::string_view(".,?!;").find(c) != std::string_view::npos ? std::string(" --") : std::string(1, c);
+    return out + "!?";
+  };
+  const auto replaced = [&](const std::string &text, int way) {  // one word in five, in three ways
+    std::vector<std::string> words = split(text);
+    const size_t n = words.size(), fifth = n / 5;
+    for (size_t i = 0; i < n; i++)
+      if (way == 0 ? i >= n - fifth : way == 1 ? i >= n / 3 && i < n / 3 + fifth : i % 5 == 2) words[i] = "other" + std::to_string(i);
+    return joined(words);
+  };
+  const std::vector<std::function<std::string(const std::string &)>> plantings{
+      [](const std::string &text) { return text; }, upper, punctuated, [&](const std::string &text) { return punctuated(upper(text)); },
+      [&](const std::string &text) { return replaced(text, 0); }, [&](const std::string &text) { return replaced(text, 1); },
+      [&](const std::string &text) { return replaced(text, 2); }, [&](const std::string &text) { return upper(replaced(text, 1)); }};
+  for (size_t way = 0; way < plantings.size(); way++) {
+    Rows rows;
+    for (size_t i = 0; i < 100; i++) rows.push_back({clean[i].string_at("question", ""), "#### " + std::to_string(i)});
+    for (size_t i = 0; i < 100; i++) {
+      const std::string question = training[i * 10].string_at("question", "");
+      rows.push_back({plantings[way](question), "#### other answer"});
+    }
+    const LeakReport report = find_leaks(*open(gsm + "train.jsonl"), *open(file("heldout.jsonl", rows)), nullptr);
+    EXPECT_EQ(report.sequences, 200);
+    EXPECT_GE(report.count(), 97) << "planting " << way;  // a question of few words may lose every run
+    EXPECT_LE(report.count(), 100) << "planting " << way << ": " << report.line();
+    for (const Leak &leak : report.first) {
+      EXPECT_GT(leak.row, 100);
+      EXPECT_EQ(leak.training_row, (leak.row - 101) * 10 + 1);
+    }
+  }
+}
+
+// 30 words. The share is that of words in their order, wherever the others stand.
+TEST_F(Leaks, ThreeQuartersOfTheWordsAreSimilar) {
+  const auto changed = [&](int first, int count) {
+    return words("a", 0, first) + words("new", 0, count) + words("a", first + count, 30 - first - count);
+  };
+  const Rows training{{words("b", 0, 30), "x"}, {words("a", 0, 30), "x"}, {words("c", 0, 30), "x"}};
+  const LeakReport in_the_middle = find(training, {{changed(12, 7), "x"}});
+  EXPECT_EQ(in_the_middle.similar, 1);
+  EXPECT_NEAR(in_the_middle.first.at(0).share, 23.0 / 30, 1e-12);
+  EXPECT_EQ(in_the_middle.first.at(0).training_row, 2);
+  EXPECT_FALSE(in_the_middle.first.at(0).same_prompt);
+  EXPECT_EQ(find(training, {{changed(22, 8), "x"}}).count(), 0);  // 22 of 30
+  EXPECT_EQ(find(training, {{words("a", 15, 15) + words("a", 0, 15), "x"}}).count(), 0) << "in another order";
+  EXPECT_EQ(find(training, {{words("d", 0, 30), "x"}}).count(), 0);
+  EXPECT_EQ(find(training, {{words("a", 3, 7), "y"}}).count(), 0) << "too short to be judged";
+  EXPECT_EQ(find(training, {{words("a", 3, 8), "y"}}).similar, 1) << "a part of a training row";
+  EXPECT_EQ(find(training, {{words("a", 0, 15) + words("b", 15, 15), "x"}}).count(), 0) << "half of this and half of that";
+}
+
+// Windows of a text are compared with the windows of one training text as they follow one another.
+TEST_F(Leaks, OfTextsAreFoundWhereverTheirWindowsBegin) {
+  std::string text, other;
+  for (int i = 0; i < 2000; i++) text += "t" + std::to_string(i * 7919 % 104729) + " ", other += "o" + std::to_string(i) + " ";
+  write_file_atomic(folder_ / "train.txt", text);
+  write_file_atomic(folder_ / "heldout.txt", other.substr(0, 3001) + text.substr(2500, 6000) + other.substr(3001, 3000));
+  DatasetOptions windows;
+  windows.max_length = 256;
+  const auto data = [&](const char *name) { return Dataset::open({{folder_ / name, "", "", -1}}, windows, &tokenizer_, nullptr, 0); };
+  const LeakReport report = find_leaks(*data("train.txt"), *data("heldout.txt"), nullptr);
+  const int64_t copied = 6000 / (static_cast<int64_t>(text.size()) / 2000) / 256;  // windows that hold nothing else
+  EXPECT_GE(report.similar, copied - 2);
+  EXPECT_LE(report.similar, copied + 2);
+  EXPECT_GT(report.sequences, report.similar + 3);
+}
+
+TEST(Leak, WordsHaveNeitherCaseNorPunctuation) {
+  const auto count = [](const char *text) { return word_hashes(text).size(); };
+  EXPECT_EQ(word_hashes("it's (half-life), 12.5 mg"), word_hashes("its half life -- 12/5: mg?"));
+  EXPECT_EQ(count("it's (half-life), 12.5 mg"), 5u);  // its half life 12 mg: 5 is one character
+  EXPECT_EQ(count("a. b) c 1"), 0u);
+  EXPECT_EQ(count("na\xC3\xAFve \xE2\x80\x9Cquote\xE2\x80\x9D"), 2u);
+  EXPECT_EQ(count("\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE3\x80\x82ok"), 4u);  // three characters of Chinese script, a stop, a word
+  EXPECT_NE(word_hashes("one two"), word_hashes("two one"));
 }
 
 TEST_F(Leaks, ATemplateThatAllRowsHaveIsNoLeak) {
