@@ -255,7 +255,7 @@ TEST_F(Leaks, TheSearchCanBeCancelled) {
 
 TEST_F(Leaks, TheShippedSplitsAreDisjointByPromptByRunsAndByQuestion) {
   const std::string data = MOE_DATA_DIR;
-  for (const char *domain : {"medmcqa", "gsm8k", "casehold"}) {
+  for (const char *domain : {"medmcqa", "gsm8k", "casehold", "mbpp"}) {
     const std::string train = data + "/" + domain + "/train.jsonl", heldout = data + "/" + domain + "/heldout.jsonl";
     const LeakReport report = find_leaks(*open(train), *open(heldout), nullptr);
     EXPECT_EQ(report.count(), 0) << report.line();
@@ -264,7 +264,7 @@ TEST_F(Leaks, TheShippedSplitsAreDisjointByPromptByRunsAndByQuestion) {
       std::set<std::string> found;
       for (const Json &row : read_rows(path)) {
         std::string letters;  // of the question alone, nothing but letters and digits
-        for (const char c : row.string_at(row.find("question") ? "question" : "context", path))
+        for (const char c : row.string_at(row.find("question") ? "question" : row.find("context") ? "context" : "text", path))
           if (std::isalnum(static_cast<unsigned char>(c)))
             letters += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
         found.insert(letters);
@@ -278,7 +278,7 @@ TEST_F(Leaks, TheShippedSplitsAreDisjointByPromptByRunsAndByQuestion) {
 
 TEST(Leak, TheShippedFilesAreThoseOfTheReadme) {
   const std::string data = MOE_DATA_DIR, readme = read_file(data + "/README.md");
-  for (const char *domain : {"medmcqa", "gsm8k", "casehold"})
+  for (const char *domain : {"medmcqa", "gsm8k", "casehold", "mbpp"})
     for (const char *split : {"train", "heldout"})
       EXPECT_NE(readme.find(sha256_file(data + "/" + domain + "/" + split + ".jsonl")), std::string::npos)
           << domain << " " << split;
