@@ -1,5 +1,6 @@
-// moe-train pipeline: the adapters of all domains, the bundle, its router, the evaluation (docs/pipeline.md). A stage that was
-// made from equal options and inputs is not made again; one that was interrupted goes on from its checkpoint.
+// moe-train pipeline: the adapters of all domains, one adapter on all of them, the bundle, its router, the evaluation
+// (docs/pipeline.md). A stage that was made from equal options and inputs is not made again; one that was interrupted goes on from
+// its checkpoint.
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -38,6 +39,7 @@ class Pipeline {
 
   int run() {
     for (const std::string &domain : config_.domains()) adapter(domain);
+    if (config_.has_joint()) make_adapter("joint", config_.joint(), {"evaluate"});
     build();
     if (config_.has_router()) router();
     evaluate();
@@ -107,8 +109,11 @@ class Pipeline {
   // ---- the stages ----
 
   void adapter(const std::string &domain) {
-    const std::string stage = "adapters/" + domain, folder = config_.adapter_folder(domain), result = folder + "/final_adapter";
-    const Options options = config_.adapter(domain);
+    make_adapter("adapters/" + domain, config_.adapter(domain), later_stages(true));
+  }
+
+  void make_adapter(const std::string &stage, const Options &options, const std::vector<std::string> &later) {
+    const std::string folder = get(options, "output_dir"), result = folder + "/final_adapter";
     Json inputs = hashes(options, {"data", "eval_data"});
     inputs.set("base_model", fingerprint());
     const std::string start = get(options, "init_adapter");
@@ -117,7 +122,7 @@ class Pipeline {
     if (skip(stage, made_from, result)) return;
     make_folder(folder);
     resume_or_clear(options, stage, made_from);
-    state_.begin(stage, made_from, later_stages(true));
+    state_.begin(stage, made_from, later);
     tell(stage, train_adapter(context_, options, base()));
     state_.finish(stage, result);
   }
@@ -213,6 +218,7 @@ class Pipeline {
 void print_config(const Context &context, const PipelineConfig &config) {
   Json all = Json::object();
   for (const std::string &domain : config.domains()) all.set("adapters/" + domain, resolved(config.adapter(domain), "lora"));
+  if (config.has_joint()) all.set("joint", resolved(config.joint(), "lora"));
   all.set("build", resolved(config.build(), "build"));
   if (config.has_router()) all.set("router", resolved(config.router(), "router"));
   all.set("evaluate", resolved(config.evaluation(), "run"));
@@ -225,6 +231,7 @@ int run_pipeline(Context &context) {
   const PipelineConfig config(context);
   if (context.command.print_config) return print_config(context, config), kDone;
   for (const std::string &domain : config.domains()) config.adapter(domain);  // wrong usage shows before hours of work
+  if (config.has_joint()) config.joint();
   config.build(), config.router(), config.evaluation();
   make_folder(config.folder());
   return Pipeline(context, config).run();

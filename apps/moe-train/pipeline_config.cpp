@@ -5,7 +5,8 @@
 namespace moe::cli {
 namespace {
 
-constexpr const char *kSections[] = {"adapters", "build", "router", "evaluate"};
+constexpr const char *kSections[] = {"adapters", "joint", "build", "router", "evaluate"};
+constexpr const char *kJoint = "joint";  // name of the adapter of all domains
 
 bool is_section(const std::string &key) {
   return std::any_of(std::begin(kSections), std::end(kSections), [&](const char *section) { return key == section; });
@@ -13,7 +14,7 @@ bool is_section(const std::string &key) {
 
 // A domain's name becomes a folder's.
 void check_name(const std::string &path, const std::string &name) {
-  if (name.empty() || name == "base" || name[0] == '.' || name.find_first_of("/\\=,") != std::string::npos) {
+  if (name.empty() || name == "base" || name == kJoint || name[0] == '.' || name.find_first_of("/\\=,") != std::string::npos) {
     throw Failure(kUsage, path + ": domains: '" + name + "' cannot be the name of a domain");
   }
 }
@@ -96,6 +97,24 @@ Options PipelineConfig::adapter(const std::string &name) const {
                Json::object({{"domain", name}, {"output_dir", adapter_folder(name)}}));
 }
 
+// As many parameters as the adapters of all domains together: the sum of their ranks, at the same alpha / rank.
+Options PipelineConfig::joint() const {
+  int64_t rank = 0, steps = 0;
+  double scale = 0;
+  bool all_have_steps = true;
+  for (const std::string &name : names_) {
+    const Options options = adapter(name);
+    const int64_t own = integer(options, "rank");
+    if (rank == 0) scale = std::stod(get(options, "alpha")) / static_cast<double>(own);
+    rank += own;
+    steps += integer(options, "max_steps");
+    all_have_steps &= integer(options, "max_steps") > 0;
+  }
+  const Json budget = Json::object({{"rank", rank}, {"alpha", scale * static_cast<double>(rank)}, {"max_steps", all_have_steps ? steps : 0}});
+  return stage("lora", {&sections_.at("adapters"), &budget, &sections_.at("joint")},
+               Json::object({{"data", domain_lists("data")}, {"domain", kJoint}, {"output_dir", joint_folder()}}));
+}
+
 Options PipelineConfig::build() const {
   Json adapters = Json::array();
   for (const std::string &name : names_) adapters.push(name + "=" + adapter_folder(name) + "/final_adapter");
@@ -110,11 +129,13 @@ Options PipelineConfig::router() const {
 Options PipelineConfig::evaluation() const {
   Json adapters = Json::array();
   for (const std::string &name : names_) adapters.push(name + "=" + adapter_folder(name) + "/final_adapter");
+  if (has_joint()) adapters.push(std::string(kJoint) + "=" + joint_folder() + "/final_adapter");
   const Json rows = Json::object({{"tasks", domain_lists("tasks")}, {"data", domain_lists("data")}});
   return stage("run", {&rows, &sections_.at("evaluate")},
                Json::object({{"adapter", adapters}, {"moe", bundle()}, {"output_dir", evaluation_folder()}}));
 }
 
+bool PipelineConfig::has_joint() const { return sections_.find("joint") != nullptr; }
 bool PipelineConfig::has_router() const { return get(build(), "gating") == "token"; }
 
 }  // namespace moe::cli

@@ -16,14 +16,17 @@ class PipelineConfig {
   const std::string &folder() const { return folder_; }
   const std::vector<std::string> &domains() const { return names_; }
   std::string adapter_folder(const std::string &domain) const { return folder_ + "/domain_models/" + domain; }
+  std::string joint_folder() const { return folder_ + "/joint"; }
   std::string bundle() const { return folder_ + "/moe_model"; }
   std::string router_folder() const { return folder_ + "/moe_model_router"; }
   std::string evaluation_folder() const { return folder_ + "/evaluation"; }
 
   Options adapter(const std::string &domain) const;
+  Options joint() const;  // one adapter on the data of all domains
   Options build() const;
   Options router() const;
   Options evaluation() const;  // without tasks when none are named
+  bool has_joint() const;      // the file has the section
   bool has_router() const;     // not with domain gating
 
  private:

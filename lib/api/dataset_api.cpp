@@ -43,10 +43,16 @@ void set_weights(const Options &options, std::vector<DatasetSource> &sources) {
 
 }  // namespace
 
+std::string schema_of(const Options &options) {
+  const std::string frame = options.text("template");
+  return options.text("schema") + (frame == "own" ? "" : "@" + frame);
+}
+
 std::shared_ptr<Dataset> open_dataset(const ModelCore &model, const Options &options, const Cancel *cancel) {
+  if (options.text("template") == "unseen") fail(Code::invalid, "template: unseen is for evaluation, expected own or common");
   std::vector<DatasetSource> sources;
   for (const auto &[domain, path] : options.named("data")) {
-    sources.push_back({path, options.text("schema"), domain, entry_of(model, domain)});
+    sources.push_back({path, schema_of(options), domain, entry_of(model, domain)});
   }
   if (sources.empty()) fail(Code::invalid, "data: this option is needed");
   set_weights(options, sources);
@@ -81,7 +87,7 @@ std::string preview(const ModelCore *model, const Options &options) {
         continue;
       }
       const std::unique_ptr<ChatRenderer> chat = model ? chat_of(*model->base) : nullptr;
-      const PreviewOptions how{options.text("schema"), head, options.integer("show_skipped"), options.integer("max_length")};
+      const PreviewOptions how{schema_of(options), head, options.integer("show_skipped"), options.integer("max_length")};
       lines += preview_examples(file, how, model ? model->base->tokenizer() : nullptr, chat.get());
     }
   }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "api/dataset_open.h"
 #include "api/handles.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -13,7 +14,7 @@
 namespace moe::api {
 namespace {
 
-constexpr const char *kModelTypes[] = {"base", "lora", "moe", "domain", "oracle"};
+constexpr const char *kModelTypes[] = {"base", "lora", "uniform", "moe", "domain", "oracle"};
 
 std::string name_of(const std::string &name, const std::string &path) {
   if (!name.empty()) return name;
@@ -44,7 +45,7 @@ class Models {
   std::vector<EvalModel> wanted() const {
     std::vector<std::string> types = options_.list("model_type");
     const bool all = std::find(types.begin(), types.end(), "all") != types.end();
-    if (types.empty() || all) types = available();
+    if (types.empty() || all) types = available(all);
     std::vector<EvalModel> models;
     for (const char *type : kModelTypes) {
       if (std::find(types.begin(), types.end(), type) != types.end()) add(type, models);
@@ -58,9 +59,10 @@ class Models {
     std::shared_ptr<Adapter> adapter;
   };
 
-  std::vector<std::string> available() const {
+  std::vector<std::string> available(bool all) const {
     std::vector<std::string> types{"base"};
     if (!adapters_.empty()) types.push_back("lora");
+    if (all && mixture_ && mixture_->router) types.push_back("uniform");
     if (mixture_) types.insert(types.end(), {"moe", "oracle"});
     return types;
   }
@@ -75,6 +77,7 @@ class Models {
     model.name = model.type = type;
     model.path = type == "base" ? base_->path() : bundle_path_;
     if (type == "moe") model.mixture = need_mixture(type);
+    if (type == "uniform") model.mixture = uniform_mixture(*need_mixture(type));
     if (type == "domain" || type == "oracle") model.by_domain = by_domain(type);
     models.push_back(std::move(model));
   }
@@ -103,12 +106,20 @@ class Models {
   std::string bundle_path_;
 };
 
+// The one of the task's domain, or one without a name for all.
+std::string fewshot_path(const Options &options, const std::string &domain) {
+  std::string found;
+  for (const auto &[name, path] : options.named("fewshot_data"))
+    if (name == domain || (name.empty() && found.empty())) found = path;
+  return found;
+}
+
 std::vector<EvalTask> eval_tasks(const Options &options) {
   std::vector<EvalTask> tasks;
   for (const auto &[domain, path] : options.named("tasks")) {
     std::string name = domain.empty() ? base_name(path) : domain;
     if (domain.empty()) name = name.substr(0, name.find('.'));
-    tasks.push_back({name, path, options.text("schema"), options.integer("limit")});
+    tasks.push_back({name, path, schema_of(options), options.integer("limit"), fewshot_path(options, name)});
   }
   if (tasks.empty()) fail(Code::invalid, "tasks: this option is needed");
   return tasks;
@@ -118,7 +129,7 @@ std::vector<EvalTask> eval_tasks(const Options &options) {
 LeakReport training_leaks(const BaseModel &base, const Options &options, const std::vector<EvalTask> &tasks,
                           const EvalOptions &settings, const Cancel *cancel) {
   std::vector<DatasetSource> training;
-  for (const auto &[domain, path] : options.named("data")) training.push_back({path, options.text("schema"), domain});
+  for (const auto &[domain, path] : options.named("data")) training.push_back({path, schema_of(options), domain});
   DatasetOptions how;
   how.max_length = settings.max_length;
   how.cancel = cancel;

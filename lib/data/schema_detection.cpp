@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "data/example_file.h"
+#include "data/prompt_frame.h"
 
 namespace moe {
 namespace {
@@ -87,8 +88,10 @@ Schema decide(const std::string &path, const std::vector<Schema> &group) {
 }  // namespace
 
 Schema choose_schema(const std::string &path, const std::string &requested) {
-  const std::vector<Schema> candidates = requested.empty() ? recognise(path) : find_schemas(requested);
-  return candidates.size() == 1 ? candidates.front() : decide(path, candidates);
+  std::string name = requested;
+  const std::string frame = take_frame(name);
+  const std::vector<Schema> candidates = name.empty() ? recognise(path) : find_schemas(name);
+  return framed(candidates.size() == 1 ? candidates.front() : decide(path, candidates), frame);
 }
 
 }  // namespace moe

@@ -23,7 +23,7 @@ struct Weights {
 
 Weights weights_on(const EvalModel &model, const std::string &domain) {
   if (model.type == "lora") return {model.adapter, nullptr};
-  if (model.type == "moe" && model.mixture->router) return {nullptr, model.mixture};
+  if (model.type == "uniform" || (model.type == "moe" && model.mixture->router)) return {nullptr, model.mixture};
   if (model.type == "moe") {
     const std::vector<std::string> &domains = model.mixture->domains;
     const auto found = std::find(domains.begin(), domains.end(), domain);
@@ -46,12 +46,12 @@ void check_tasks(const std::vector<EvalTask> &tasks) {
 void check_models(const std::vector<EvalModel> &models) {
   if (models.empty()) fail(Code::invalid, "there is no model to evaluate");
   for (const EvalModel &model : models) {
-    const bool known =
-        model.type == "base" || model.type == "lora" || model.type == "moe" || model.type == "oracle" || model.type == "domain";
-    if (!known)
-      fail(Code::invalid, "model '", model.name, "': type '", model.type, "', expected base, lora, moe, oracle or domain");
+    constexpr const char *kTypes[] = {"base", "lora", "uniform", "moe", "oracle", "domain"};
+    if (std::none_of(std::begin(kTypes), std::end(kTypes), [&](const char *type) { return model.type == type; }))
+      fail(Code::invalid, "model '", model.name, "': type '", model.type, "', expected base, lora, uniform, moe, oracle or domain");
     if (model.type == "lora" && !model.adapter) fail(Code::invalid, "model '", model.name, "': type lora without an adapter");
-    if (model.type == "moe" && !model.mixture) fail(Code::invalid, "model '", model.name, "': type moe without a mixture");
+    if ((model.type == "moe" || model.type == "uniform") && !model.mixture)
+      fail(Code::invalid, "model '", model.name, "': type ", model.type, " without a mixture");
     const auto same = [&](const EvalModel &other) { return other.name == model.name; };
     if (std::count_if(models.begin(), models.end(), same) > 1) fail(Code::invalid, "two models have the name '", model.name, "'");
   }
@@ -103,6 +103,8 @@ class ModelRun {
     result.dataset = task_.dataset;
     result.template_name = task_.schema;
     result.skipped = task_.skipped;
+    result.fewshot_dataset = task_.fewshot_dataset;
+    result.fewshot_rows = task_.fewshot_rows;
     for (const HeldOutItem &item : task_.items) {
       EvalItem &out = result.items.emplace_back();
       out.id = item.id;
@@ -154,7 +156,9 @@ class ModelRun {
 
   void score_choices(EvalResult &result) {
     std::vector<int64_t> tokens;
-    for (const HeldOutItem &item : task_.items) tokens.push_back(tokens_of(item.question) + tokens_of(item.premise));
+    if (task_.front.size() >= kWorthSharing) scorer_.set_front(task_.front);
+    for (const HeldOutItem &item : task_.items)
+      tokens.push_back(scorer_.cost(item.question) + (task_.mutual_information ? scorer_.cost(item.premise) : 0));
     result.has_mutual_info = task_.mutual_information;
     in_groups(tokens, result, [&](size_t first, size_t last) {
       std::vector<ChoiceQuestion> questions;
@@ -231,8 +235,10 @@ class ModelRun {
   void score_answers(EvalResult &result) {
     std::vector<std::vector<int32_t>> prompts;
     for (const HeldOutItem &item : task_.items) prompts.push_back(item.prompt_tokens);
-    const AnswerOptions answer_options{options_.max_new_tokens, task_.mark,
-                                       task_.items.front().example.kind == SchemaKind::multiple_choice};
+    AnswerOptions answer_options;
+    answer_options.max_new_tokens = options_.max_new_tokens;
+    answer_options.mark = task_.mark;
+    answer_options.first_line = task_.items.front().example.kind == SchemaKind::multiple_choice;
     // The caller of evaluate() keeps the model alive, so the sessions need not own it.
     const std::shared_ptr<const BaseModel> model(std::shared_ptr<void>(), &model_);
     const auto done = [&](size_t index, const GeneratedAnswer &answer) {
@@ -387,6 +393,20 @@ void EvalOptions::check() const {
   if (num_fewshot < 0) fail(Code::invalid, "num_fewshot is ", num_fewshot, ", expected 0 or more");
 }
 
+std::shared_ptr<Mixture> uniform_mixture(const Mixture &mixture) {
+  if (!mixture.router) fail(Code::invalid, "uniform mixing: the bundle has no router to replace (gating domain)");
+  RouterConfig config = mixture.router->config();
+  config.top_k = config.entries();
+  config.form = GateForm::delta;
+  config.temperature = 1;
+  auto uniform = std::make_shared<Mixture>(mixture);
+  uniform->router = Router::create(config, 0);
+  std::ranges::fill(uniform->router->parameters(), 0.0f);
+  for (const Router::Entry &entry : uniform->router->entries())
+    if (entry.key.ends_with(".bias")) uniform->router->parameters()[entry.offset] = -1e4f;  // the base: its probability is 0
+  return uniform;
+}
+
 std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalModel> &models, const std::vector<EvalTask> &tasks,
                                  const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel) {
   options.check();
@@ -405,7 +425,7 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
         };
         ModelRun run(model, held_out, options, weights, report, cancel);
         known = computed.insert(computed.end(), {weights, run.run()});
-        if (weights.mixture && options.traces > 0) {
+        if (column.type == "moe" && weights.mixture && options.traces > 0) {
           std::vector<RoutingTrace> &traces = known->second.front().traces;
           for (size_t i = 0; i < std::min<size_t>(held_out.items.size(), static_cast<size_t>(options.traces)); i++)
             traces.push_back(trace_routing(model, *weights.mixture, held_out.items[i].id, tokens_of(held_out.items[i]), cancel));

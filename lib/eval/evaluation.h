@@ -17,13 +17,14 @@ namespace moe {
 struct EvalTask {                    // one domain's held-out rows
   std::string domain, path, schema;  // schema "" = detected
   int64_t limit = 0;                 // 0 = all rows
+  std::string fewshot_path = {};     // where the few-shot examples come from, "" = the first rows of the file, which are not scored
 };
 
 struct EvalModel {         // one column of the table
-  std::string name, type;  // type: "base", "lora", "moe", "oracle", "domain"
+  std::string name, type;  // type: "base", "lora", "uniform", "moe", "oracle", "domain"
   std::string path;
   std::shared_ptr<Adapter> adapter;  // lora
-  std::shared_ptr<Mixture> mixture;  // moe; without a router (gating "domain") the task's domain picks the expert
+  std::shared_ptr<Mixture> mixture;  // moe and uniform; without a router (gating "domain") the task's domain picks the expert
   std::vector<std::pair<std::string, std::shared_ptr<Adapter>>>
       by_domain;  // oracle and domain: adapter of each; others: the base
 };
@@ -31,7 +32,7 @@ struct EvalModel {         // one column of the table
 struct EvalOptions {
   std::string scoring = "likelihood";  // likelihood | generation | both (what a task's schema allows)
   int64_t max_length = 1024, max_new_tokens = 256;
-  int64_t num_fewshot = 0;  // the first rows of a file become examples in front of each prompt and are not scored
+  int64_t num_fewshot = 0;  // solved examples in front of each prompt
   bool losses = true;       // held-out loss of the completion under training's masks, always without examples in front
   bool log_samples = false;
   int64_t traces = 3;  // items of each domain whose tokens' routing is kept
@@ -90,6 +91,8 @@ struct EvalResult {
   std::vector<RoutingTrace> traces;  // of the first items
   std::vector<EvalItem> items;
   SkipReport skipped;
+  std::string fewshot_dataset;
+  std::vector<int64_t> fewshot_rows;
 };
 
 // done and total count item evaluations of one model on one domain. false cancels.
@@ -99,6 +102,9 @@ using EvalProgress = std::function<bool(const std::string &model, const std::str
 // adapter it picks) are computed once. Code::cancelled when cancelled.
 std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalModel> &models, const std::vector<EvalTask> &tasks,
                                  const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel);
+
+// The same experts, mixed alike everywhere: each has the weight 1 / E, the base none. Code::invalid without a router.
+std::shared_ptr<Mixture> uniform_mixture(const Mixture &mixture);
 
 // evaluation_results.json: results, paired comparisons (McNemar; difference of losses with bootstrap interval), the mixture's
 // recovered share (base - mixture) / (base - oracle) with interval, routing accuracy per domain. `run` is stored under its name.

@@ -93,6 +93,8 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
   }
   if (!result.usage.empty()) json.set("usage", usage_json(result));
   if (!result.layer_usage.empty()) json.set("usage_by_layer", rows_json(result.layer_usage, result.entries.size()));
+  if (!result.fewshot_dataset.empty())
+    json.set("fewshot", Json::object({{"dataset", result.fewshot_dataset}, {"rows", numbers_json(result.fewshot_rows)}}));
   json.set("tokens", result.tokens);
   json.set("seconds", result.seconds);
   json.set("skipped", skipped_json(result.skipped));

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "data/row_view.h"
+#include "eval/scorer.h"
 #include "generate/stop_text.h"
 
 namespace moe {
@@ -45,6 +46,16 @@ std::string_view trimmed(std::string_view text) {
 bool same_ignoring_case(std::string_view a, std::string_view b) {
   const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
+}
+
+std::span<const int32_t> common_beginning(const std::vector<std::vector<int32_t>> &prompts) {
+  if (prompts.size() < 2) return {};
+  std::span<const int32_t> common = prompts.front();
+  for (const std::vector<int32_t> &prompt : prompts) {
+    const auto end = prompt.end() - (prompt.empty() ? 0 : 1);
+    common = common.first(static_cast<size_t>(std::mismatch(common.begin(), common.end(), prompt.begin(), end).first - common.begin()));
+  }
+  return common;
 }
 
 // One answer being written.
@@ -123,12 +134,16 @@ void generate_answers(std::shared_ptr<const BaseModel> model, std::shared_ptr<Ad
                       const std::function<bool(size_t, const GeneratedAnswer &)> &done, const Cancel *cancel) {
   model->require_tokenizer();
   const SamplerOptions greedy;
+  // What all prompts begin with is read once; at least the last token of each stays its own.
+  Session front(model, adapter, mixture);
+  if (const auto common = common_beginning(prompts); common.size() >= kWorthSharing) front.append(common, cancel);
+  const size_t shared = front.tokens().size();
   std::vector<std::unique_ptr<Writing>> writing;
   size_t next = 0;
   while (next < prompts.size() || !writing.empty()) {
     while (writing.size() < kTogether && next < prompts.size()) {
-      writing.push_back(std::make_unique<Writing>(next, std::make_unique<Session>(model, adapter, mixture)));
-      writing.back()->session->append(prompts[next++], cancel);
+      writing.push_back(std::make_unique<Writing>(next, front.fork()));
+      writing.back()->session->append(std::span(prompts[next++]).subspan(shared), cancel);
     }
     std::vector<Session *> sessions;
     for (const auto &one : writing) sessions.push_back(one->session.get());

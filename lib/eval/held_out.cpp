@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "eval/few_shot.h"
 
 namespace moe {
 namespace {
@@ -23,16 +24,6 @@ void choose_measures(const Schema &schema, const EvalOptions &options, HeldOut &
     fail(Code::invalid, result.task.path, ": schema '", schema.name, "' has no measure for scoring '", options.scoring,
          "' without losses");
   }
-}
-
-// Solved examples in front of a prompt, each followed by an empty line.
-std::string shots_of(const std::vector<Example> &examples, int64_t count) {
-  std::string shots;
-  for (int64_t i = 0; i < count; i++) {
-    const Example &example = examples[static_cast<size_t>(i)];
-    shots += example.prompt + example.completion + "\n\n";
-  }
-  return shots;
 }
 
 std::unique_ptr<ChatRenderer> chat_of(const Tokenizer &tokenizer) {
@@ -74,9 +65,38 @@ bool prepare(const Tokenizer &tokenizer, const ExampleTokenizer &examples, const
 
 }  // namespace
 
+// Chooses the examples in front and takes those of the task's own file away from the items. Returns their text.
+std::string take_shots(const EvalTask &task, const ExampleFile &file, int64_t count, std::vector<Example> &items, HeldOut &result) {
+  const bool own = task.fewshot_path.empty();
+  const ExampleFile other = own ? ExampleFile() : read_examples(task.fewshot_path, task.schema, 0);
+  const std::vector<Example> &pool = own ? file.examples : other.examples;
+  const std::vector<size_t> chosen = choose_examples(pool, items, static_cast<size_t>(count), own);
+  const std::string &path = own ? task.path : task.fewshot_path;
+  if (static_cast<int64_t>(chosen.size()) < count) {
+    fail(Code::invalid, path, ": expected ", count, " rows that repeat none of the items, found ", chosen.size(), " among ", pool.size());
+  }
+  result.fewshot_dataset = base_name(path);
+  for (const size_t index : chosen) result.fewshot_rows.push_back(pool[index].row);
+  std::string shots = shots_of(pool, chosen);
+  for (auto index = chosen.rbegin(); own && index != chosen.rend(); ++index) items.erase(items.begin() + static_cast<ptrdiff_t>(*index));
+  return shots;
+}
+
+// The tokens that all questions begin with; the last token before the choices stays with each.
+std::vector<int32_t> common_front(const std::vector<HeldOutItem> &items) {
+  std::span<const int32_t> common;
+  for (size_t i = 0; i < items.size(); i++) {
+    const ChoiceQuestion &question = items[i].question;
+    const auto own = std::span(question.choices.front().tokens).first(static_cast<size_t>(std::max<int64_t>(question.shared, 1)) - 1);
+    if (i == 0) common = own;
+    common = common.first(static_cast<size_t>(std::mismatch(common.begin(), common.end(), own.begin(), own.end()).first - common.begin()));
+  }
+  return {common.begin(), common.end()};
+}
+
 HeldOut read_held_out(const BaseModel &model, const EvalTask &task, const EvalOptions &options) {
   const Tokenizer &tokenizer = model.require_tokenizer();
-  const int64_t limit = task.limit > 0 ? task.limit + options.num_fewshot : 0;
+  const int64_t limit = task.limit > 0 ? task.limit + (task.fewshot_path.empty() ? options.num_fewshot : 0) : 0;
   ExampleFile file = read_examples(task.path, task.schema, limit);
   HeldOut result;
   result.task = task;
@@ -86,24 +106,22 @@ HeldOut read_held_out(const BaseModel &model, const EvalTask &task, const EvalOp
   result.skipped = file.skipped;
   choose_measures(file.schema, options, result);
   const bool prompts = file.schema.kind == SchemaKind::multiple_choice || file.schema.kind == SchemaKind::completion;
-  const int64_t shots = prompts ? options.num_fewshot : 0;
-  if (static_cast<int64_t>(file.examples.size()) <= shots) {
-    fail(Code::invalid, task.path, ": expected more than ", shots, " usable rows, found ", file.examples.size(), " (",
-         result.skipped.summary(), ")");
-  }
-  const std::string front = shots_of(file.examples, shots);
+  std::vector<Example> all = file.examples;
+  std::string front;
+  if (prompts && options.num_fewshot > 0) front = take_shots(task, file, options.num_fewshot, all, result);
   const std::unique_ptr<ChatRenderer> chat = file.schema.kind == SchemaKind::messages ? chat_of(tokenizer) : nullptr;
   const ExampleTokenizer examples(tokenizer, chat.get(), options.max_length);
-  for (size_t i = static_cast<size_t>(shots); i < file.examples.size(); i++) {
+  for (size_t i = 0; i < all.size(); i++) {
     HeldOutItem item;
-    item.example = file.examples[i];
-    item.id = id_of(task.domain, file.examples, i);
+    item.example = all[i];
+    item.id = id_of(task.domain, all, i);
     item.prompt = front + item.example.prompt;
     std::string reason;
     if (prepare(tokenizer, examples, result, options, item, reason)) result.items.push_back(std::move(item));
     else result.skipped.add(reason, item.example.row);
   }
   if (result.items.empty()) fail(Code::invalid, task.path, ": no row can be evaluated: ", result.skipped.summary());
+  if (result.multiple_choice) result.front = common_front(result.items);
   return result;
 }
 

@@ -56,12 +56,6 @@ CompletionNll completion_nll(const ChoiceQuestion &question) {
           static_cast<int64_t>(choice.tokens.size()) - choice.first_scored + (question.end >= 0)};
 }
 
-int64_t tokens_of(const ChoiceQuestion &question) {
-  int64_t tokens = question.shared + (question.end >= 0);
-  for (const Continuation &choice : question.choices) tokens += static_cast<int64_t>(choice.tokens.size()) - 1 - question.shared;
-  return tokens;
-}
-
 int32_t best_choice(std::span<const double> scores) {
   return static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
 }

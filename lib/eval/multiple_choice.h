@@ -25,8 +25,6 @@ struct CompletionNll {
   int64_t tokens = 0;
 };
 CompletionNll completion_nll(const ChoiceQuestion &question);
-// Tokens the question costs.
-int64_t tokens_of(const ChoiceQuestion &question);
 // Index of the largest value, the first of several equal ones.
 int32_t best_choice(std::span<const double> scores);
 // Probability of the largest among the choices: softmax of their log-likelihoods.

@@ -43,6 +43,12 @@ bool scores_first(const ChoiceQuestion &question) {
 
 }  // namespace
 
+int64_t tokens_of(const ChoiceQuestion &question) {
+  int64_t tokens = question.shared + (question.end >= 0);
+  for (const Continuation &choice : question.choices) tokens += static_cast<int64_t>(choice.tokens.size()) - 1 - question.shared;
+  return tokens;
+}
+
 void RoutingSum::add(const Segment &segment, size_t count, size_t entries, size_t usage) {
   if (entries == 0) return;
   weights.resize(entries);
@@ -74,6 +80,21 @@ void Scorer::run() {
     at += segments_[i].tokens.size() * entries();
   }
   inference_pass(model_, overlay_, segments_, scratch_, cancel_);
+}
+
+void Scorer::set_front(std::span<const int32_t> tokens) {
+  front_.assign(tokens.begin(), tokens.end());
+  front_cache_ = std::make_unique<KvCache>(model_, static_cast<int64_t>(front_.size()));
+  Segment segment;
+  segment.tokens = front_;
+  segment.cache = front_cache_.get();
+  inference_pass(model_, overlay_, {&segment, 1}, scratch_, cancel_);
+}
+
+size_t Scorer::skipped(const ChoiceQuestion &question) const {
+  const std::vector<int32_t> &tokens = question.choices.front().tokens;
+  const bool fits = static_cast<size_t>(question.shared) > front_.size() && std::equal(front_.begin(), front_.end(), tokens.begin());
+  return fits ? front_.size() : 0;
 }
 
 void Scorer::score(std::span<ScoredSequence> sequences) {
@@ -112,15 +133,19 @@ void Scorer::score_pass(std::span<ChoiceQuestion> questions) {
     const ChoiceQuestion &question = questions[q];
     const auto shared = static_cast<int32_t>(segments_.size());
     Segment &prompt = segments_.emplace_back();
-    prompt.tokens = std::span(question.choices.front().tokens).first(static_cast<size_t>(question.shared));
+    const size_t begin = skipped(question);
+    prompt.tokens = std::span(question.choices.front().tokens).subspan(begin, static_cast<size_t>(question.shared) - begin);
+    if (begin > 0) prompt.front = front_cache_.get();
+    const Segment start = prompt;
     if (scores_first(question)) prompt.logits = logits_.data() + q * vocabulary;
     for (size_t c = 0; c < question.choices.size(); c++, part++) {
       Segment &choice = segments_.emplace_back();
       choice.tokens = parts[part].tokens;
       choice.labels = parts[part].labels;
       choice.nll = parts[part].nll.data();
+      choice.front = start.front;
       choice.prefix = shared;
-      choice.prefix_tokens = question.shared;
+      choice.prefix_tokens = static_cast<int64_t>(start.tokens.size());
     }
   }
   run();

@@ -1,6 +1,7 @@
 // Likelihoods of token sequences under one model and overlay, many sequences in one inference pass. Keeps its scratch memory from
 // call to call. One thread at a time.
 #pragma once
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -35,14 +36,23 @@ struct ChoiceQuestion {
   RoutingSum routing;                  // result
 };
 
+// Tokens the question costs.
+int64_t tokens_of(const ChoiceQuestion &question);
+
 // Tokens that one call of the scorer should get: enough to keep the processor busy, few enough to fit its caches.
 constexpr int64_t kScoringTokens = 2048;
 constexpr size_t kScoringItems = 32;  // bounds the logits of a pass
+constexpr size_t kWorthSharing = 16;  // tokens of a common front that are computed apart
 
 class Scorer {
  public:
   Scorer(const BaseModel &model, const Overlay &overlay, const Cancel *cancel)
       : model_(model), overlay_(overlay), cancel_(cancel) {}
+
+  // Computes these tokens once; questions that begin with them cost only what follows, which has to begin before their choices do.
+  void set_front(std::span<const int32_t> tokens);
+  // Tokens of a question that are computed: not those of the front.
+  int64_t cost(const ChoiceQuestion &question) const { return tokens_of(question) - static_cast<int64_t>(skipped(question)); }
 
   void score(std::span<ScoredSequence> sequences);
   // The shared tokens of each question go through the model once, in one pass with all of its choices.
@@ -52,6 +62,7 @@ class Scorer {
   void run();
   void score_pass(std::span<ChoiceQuestion> questions);
   void take_results(ChoiceQuestion &question, size_t first) const;
+  size_t skipped(const ChoiceQuestion &question) const;  // tokens of the front that it begins with: all of them or none
   size_t entries() const { return overlay_.mixture ? overlay_.mixture->experts.size() + 1 : 0; }
   size_t usage_size() const { return entries() * static_cast<size_t>(model_.config().layers); }
 
@@ -59,6 +70,8 @@ class Scorer {
   Overlay overlay_;
   const Cancel *cancel_;
   InferenceScratch scratch_;
+  std::vector<int32_t> front_;
+  std::unique_ptr<KvCache> front_cache_;
   std::vector<Segment> segments_;
   std::vector<float> logits_;   // [questions, V]
   std::vector<float> routing_;  // of all segments, one after another

@@ -335,6 +335,24 @@ TEST_F(Pipeline, MistakesOfItsFileAreWrongUsage) {
   EXPECT_EQ(train({"pipeline"}).status, 2);
 }
 
+TEST_F(Pipeline, AJointAdapterHasTheParametersOfAllAdapters) {
+  NEEDS_UTF8PROC();
+  const std::string plain = file_text(path("pipeline.json"));
+  write_text(path("pipeline.json"), plain.substr(0, plain.rfind('}')) + R"(, "joint": {"learning_rate": 0.005}})");
+  const Json config = train({"pipeline", "--config", "pipeline.json", "--print-config"}).json().at("joint", "");
+  EXPECT_EQ(config.at("rank", "").integer(), 6);
+  EXPECT_EQ(config.at("alpha", "").number(), 48);  // 32 / 4 for each
+  EXPECT_EQ(config.at("max_steps", "").integer(), 6);
+  EXPECT_EQ(config.at("learning_rate", "").number(), 0.005);
+  EXPECT_EQ(config.at("data", "").dump(), R"(["math=math.jsonl", "medical=medical.jsonl"])");
+  EXPECT_EQ(stages(), "adapters/math adapters/medical joint build router evaluate");
+  EXPECT_EQ(stages(), "");
+  const std::string results = file_text(path("work/evaluation/evaluation_results.json"));
+  EXPECT_NE(results.find(R"("model": "joint")"), std::string::npos);
+  make_data("medical", 20);
+  EXPECT_EQ(stages(), "adapters/medical joint build router evaluate");
+}
+
 TEST_F(Pipeline, ItsConfigurationIsPrintedByStage) {
   const Json config = train({"pipeline", "--config", "pipeline.json", "--print-config"}).json();
   EXPECT_EQ(config.at("adapters/math", "").at("rank", "").integer(), 4);

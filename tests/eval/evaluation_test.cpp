@@ -250,6 +250,44 @@ TEST_F(Evaluation, FewShotExamplesAreTheFirstRowsAndAreNotScored) {
   EXPECT_NE(result.items[0].choice_log_likelihood, without.items[2].choice_log_likelihood);
 }
 
+TEST_F(Evaluation, FewShotExamplesOfAnotherFileRepeatNoItem) {
+  tasks_.resize(1);
+  models_.resize(1);
+  const auto row = [](const std::string &question) {
+    return Json::object({{"question", question}, {"opa", "p"}, {"opb", "q"}, {"opc", "r"}, {"opd", "s"}, {"cop", 1}}).dump() + "\n";
+  };
+  const std::string first_item = read_file(folder_ / "choices.jsonl");
+  write_file_atomic(folder_ / "pool.jsonl", first_item.substr(0, first_item.find('\n') + 1) + row("A new one?") + row("Another?"));
+  tasks_[0].fewshot_path = folder_ / "pool.jsonl";
+  options_.num_fewshot = 2;
+  const EvalResult result = run()[0];
+  EXPECT_EQ(result.total_samples, 14);  // no item is lost
+  EXPECT_EQ(result.fewshot_dataset, "pool.jsonl");
+  EXPECT_EQ(result.fewshot_rows, (std::vector<int64_t>{2, 3}));  // the first is an item
+  const Json json = evaluation_json({result}, options_, Json::object());
+  EXPECT_EQ(json.at("results", "").items()[0].at("fewshot", "").at("rows", "").dump(), "[2, 3]");
+  options_.num_fewshot = 3;
+  EXPECT_FAILS(run(), Code::invalid, "expected 3 rows that repeat none of the items, found 2");
+}
+
+TEST_F(Evaluation, UniformMixingGivesEveryExpertTheSameWeight) {
+  models_.push_back({"uniform", "uniform", "bundle", nullptr, uniform_mixture(*mixture_), {}});
+  const EvalResult result = find(run(), "math", "uniform", "loss");
+  ASSERT_EQ(result.usage.size(), 3u);
+  EXPECT_NEAR(result.usage[0], 0, 1e-6);
+  EXPECT_NEAR(result.usage[1], 0.5, 1e-6);
+  EXPECT_NEAR(result.usage[2], 0.5, 1e-6);
+  EXPECT_TRUE(result.traces.empty());
+  // One expert twice is that expert.
+  Mixture twice = *mixture_;
+  twice.experts[1] = twice.experts[0];
+  models_ = {{"medical", "lora", "", twice.experts[0], nullptr, {}}, {"uniform", "uniform", "", nullptr, uniform_mixture(twice), {}}};
+  const auto results = run();
+  EXPECT_NEAR(find(results, "math", "uniform", "loss").mean_loss, find(results, "math", "medical", "loss").mean_loss, 1e-4);
+  twice.router = nullptr;
+  EXPECT_FAILS(uniform_mixture(twice), Code::invalid, "no router");
+}
+
 TEST_F(Evaluation, RowsThatDoNotFitAreSkippedWithTheReason) {
   tasks_.resize(1);
   models_.resize(1);

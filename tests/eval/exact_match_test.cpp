@@ -48,7 +48,7 @@ TEST(GeneratedAnswers, EqualTheAnswersOfSingleSessions) {
   NEEDS_UTF8PROC();
   const auto model = test::tiny_model();
   std::vector<std::vector<int32_t>> prompts;
-  for (int i = 0; i < 11; i++) prompts.push_back(model->tokenizer()->encode("Question " + std::to_string(i * i) + ":", {}));
+  for (int i = 0; i < 11; i++) prompts.push_back(model->tokenizer()->encode("A beginning that all of them share. Question " + std::to_string(i * i) + ":", {}));
   AnswerOptions options;
   options.max_new_tokens = 12;
   std::vector<std::string> texts(prompts.size());

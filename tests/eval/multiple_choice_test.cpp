@@ -79,6 +79,32 @@ TEST(MultipleChoice, ThePromptIsShared) {
   EXPECT_LT(tokens_of(one), static_cast<int64_t>(one.choices[0].tokens.size() + one.choices[1].tokens.size()));
 }
 
+TEST(MultipleChoice, AFrontIsComputedOnceAndChangesNothing) {
+  NEEDS_UTF8PROC();
+  const auto model = test::tiny_model();
+  const auto mixture = test::noisy_mixture(*model, {"a", "b"}, 8);
+  const std::string front = "One solved example, then another, and an empty line.\n\n";
+  std::vector<ChoiceQuestion> questions(12);
+  std::string reason;
+  for (size_t i = 0; i < questions.size(); i++) {
+    const std::string prompt = (i == 5 ? "" : front) + "Question " + std::to_string(i * i) + "?\nAnswer:";  // one without it
+    ASSERT_TRUE(make_question(*model->tokenizer(), prompt, question({"yes", "no", std::to_string(i)}), 1024, questions[i], reason));
+  }
+  std::vector<ChoiceQuestion> plain = questions;
+  const Overlay overlay{nullptr, mixture.get()};
+  Scorer(*model, overlay, nullptr).score(plain);
+  Scorer scorer(*model, overlay, nullptr);
+  const auto &tokens = questions[0].choices[0].tokens;
+  scorer.set_front(std::span(tokens).first(front.size()));  // a byte is a token
+  scorer.score(questions);
+  for (size_t i = 0; i < questions.size(); i++) {
+    const int64_t saved = i == 5 ? 0 : static_cast<int64_t>(front.size());
+    EXPECT_EQ(scorer.cost(questions[i]), tokens_of(plain[i]) - saved);
+    EXPECT_EQ(questions[i].routing.tokens, plain[i].routing.tokens - saved);  // that of the item, not of the examples
+    for (size_t c = 0; c < 3; c++) EXPECT_NEAR(questions[i].log_likelihood[c], plain[i].log_likelihood[c], 1e-3) << i;
+  }
+}
+
 TEST(MultipleChoice, ManyQuestionsAtOnceEqualThemOneByOne) {
   NEEDS_UTF8PROC();
   const auto model = test::tiny_model();
