@@ -954,11 +954,11 @@ MOE_API void moe_generation_free(moe_generation **generation);
 /*
  * Evaluates one or several models on the same rows.
  *   base      a base model; adapters and bundles of the options are opened on it
- *   options   model_type (list of base, lora, moe, domain, oracle, all), adapter (list of folders or name=folder), moe (bundle
+ *   options   model_type (list of base, lora, uniform, moe, domain, oracle, all), adapter (list of folders or name=folder), moe (bundle
  *             folder), tasks (list of file or domain=file), data (what the models were trained on: rows of the tasks that stand
  *             in it are warned of in the log and counted in the results), schema, limit, num_fewshot, scoring, max_length,
- *             max_new_tokens, seed, log_samples, output_dir (evaluation_results.json and report.html, and the items with
- *             log_samples, are written there)
+ *             max_new_tokens, seed, template, fewshot_data, log_samples, resume, output_dir (evaluation_results.json and
+ *             report.html, and the items with log_samples, are written there)
  *   on_event  may be NULL: MOE_EVENT_ITEM after every item
  *   cancel    may be NULL
  *   results   may be NULL; evaluation_results.json, freed by moe_text_free

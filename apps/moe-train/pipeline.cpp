@@ -193,6 +193,7 @@ class Pipeline {
       return;
     }
     state_.begin("evaluate", made_from, {});
+    set(options, "resume", "true");  // as far as what it left is of the same evaluation
     Text results, table;
     call(moe_eval_run, base().get(), options.get(), nullptr, nullptr, context_.cancel, results.out(), table.out());
     results_ = Json::parse(view(results), "results");

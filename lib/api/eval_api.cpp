@@ -1,6 +1,7 @@
 // moe_eval_run and moe_perplexity: see moe.h.
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "api/dataset_open.h"
 #include "api/handles.h"
@@ -9,6 +10,7 @@
 #include "base/sha256.h"
 #include "data/leak.h"
 #include "eval/evaluation.h"
+#include "eval/journal.h"
 #include "eval/report.h"
 
 namespace moe::api {
@@ -170,11 +172,11 @@ Json input_json(const std::string &path) {
   return Json::object({{"path", path}, {"sha256", sha256_hex(all.data(), all.size())}});
 }
 
-Json run_json(const BaseModel &base, const Options &options) {
+Json run_json(const BaseModel &base, const std::string &bundle, const Options &options) {
   Json inputs = Json::array();
-  for (const char *key : {"tasks", "adapter"})
+  for (const char *key : {"tasks", "adapter", "fewshot_data"})
     for (const auto &[name, path] : options.named(key)) inputs.push(input_json(path).set("name", name).set("option", key));
-  if (options.has("moe")) inputs.push(input_json(options.text("moe")).set("name", "").set("option", "moe"));
+  if (!bundle.empty()) inputs.push(input_json(bundle).set("name", "").set("option", "moe"));
   return Json::object({{"library_version", MOE_VERSION_TEXT},
                        {"time", utc_now()},
                        {"command", options.command("moe-eval", "run")},
@@ -224,6 +226,17 @@ ReportInput report_input(const Json &evaluation, const std::vector<EvalResult> &
   return input;
 }
 
+// Everything that the numbers depend on: the hashes of the inputs and the options, not where results go and how fast.
+std::string journal_key(const Json &about, const Options &options, const std::vector<EvalModel> &models) {
+  Json key = Json::array();
+  for (const char *part : {"library_version", "weights_fingerprint", "compute", "inputs"}) key.push(about.at(part, "run"));
+  for (const char *option : {"schema", "template", "limit", "num_fewshot", "fewshot_data", "scoring", "max_length", "max_new_tokens"})
+    key.push(options.as_text(option));
+  for (const EvalModel &model : models) key.push(model.type + "=" + model.name);
+  const std::string all = key.dump();
+  return sha256_hex(all.data(), all.size());
+}
+
 EvalOutcome run(const ModelCore &model, const Options &options, moe_event_callback on_event, void *user, const Cancel *cancel) {
   const EvalOptions settings = eval_options(options);
   const std::vector<EvalTask> tasks = eval_tasks(options);
@@ -231,15 +244,23 @@ EvalOutcome run(const ModelCore &model, const Options &options, moe_event_callba
   const auto progress = [&](const std::string &name, const std::string &domain, int64_t done, int64_t total) {
     return tell(on_event, user, name, domain, done, total);
   };
-  Json about = run_json(*model.base, options);
+  Json about = run_json(*model.base, options.has("moe") ? options.text("moe") : model.bundle_path, options);
   if (options.has("data")) about.set("leaks", training_leaks(*model.base, options, tasks, settings, cancel).to_json());
-  const std::vector<EvalResult> results = evaluate(*model.base, models, tasks, settings, progress, cancel);
-  EvalOutcome outcome{evaluation_json(results, settings, about), evaluation_table(results, settings)};
-  if (const std::string folder = options.text("output_dir"); !folder.empty()) {
+  const std::string folder = options.text("output_dir"), journal_path = join_path(folder, "evaluation_progress.jsonl");
+  std::optional<EvalJournal> journal;
+  if (!folder.empty()) {
     make_folders(folder);
+    journal.emplace(journal_path, journal_key(about, options, models), options.flag("resume"));
+    if (journal->units() > 0) log(model.base->log(), LogLevel::info, text(folder, ": goes on after ", journal->units(), " groups of items"));
+  }
+  const std::vector<EvalResult> results =
+      evaluate(*model.base, models, tasks, settings, progress, cancel, journal ? &*journal : nullptr);
+  EvalOutcome outcome{evaluation_json(results, settings, about), evaluation_table(results, settings)};
+  if (!folder.empty()) {
     write_file_atomic(join_path(folder, "evaluation_results.json"), outcome.json.dump(2) + "\n");
     write_samples(folder, settings.log_samples, results);
     write_file_atomic(join_path(folder, "report.html"), report_html(report_input(outcome.json, results)));
+    remove_tree(journal_path);
   }
   return outcome;
 }

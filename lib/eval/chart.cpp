@@ -16,7 +16,8 @@ std::string number(double value) {
 }
 
 std::string open_svg(const std::string &title, double width, double height) {
-  return text("<svg viewBox=\"0 0 ", number(width), " ", number(height), "\" role=\"img\" aria-label=\"", escape_html(title), "\">\n");
+  return text("<svg viewBox=\"0 0 ", number(width), " ", number(height), "\" role=\"img\" aria-label=\"", escape_html(title),
+              "\">\n");
 }
 
 std::string line(double x1, double y1, double x2, double y2, const std::string &style) {
@@ -43,7 +44,8 @@ class Scale {
   double at(double value) const { return from_ + (value - low_) / (high_ - low_) * (to_ - from_); }
   std::vector<double> ticks() const {
     std::vector<double> all;
-    for (double value = std::ceil(low_ / step_ - 1e-9) * step_; value <= high_ + 1e-9 * step_; value += step_) all.push_back(value);
+    for (double value = std::ceil(low_ / step_ - 1e-9) * step_; value <= high_ + 1e-9 * step_; value += step_)
+      all.push_back(value);
     return all;
   }
   int digits() const { return std::max(0, static_cast<int>(-std::floor(std::log10(step_) + 1e-9))); }
@@ -135,11 +137,11 @@ std::string curves_svg(const std::string &title, const std::vector<Curve> &curve
     std::string path;
     for (const auto &[step, value] : curve.points ? curve.at : thinned(curve.at, kPoints)) {
       if (curve.points)
-        out += text("<circle class=\"f", curve.colour, "\" cx=\"", number(x.at(step)), "\" cy=\"", number(y.at(value)), "\" r=\"3\"/>\n");
+        out += text("<circle class=\"f", curve.colour, "\" cx=\"", number(x.at(step)), "\" cy=\"", number(y.at(value)),
+                    "\" r=\"3\"/>\n");
       else path += text(path.empty() ? "M" : "L", number(x.at(step)), " ", number(y.at(value)));
     }
-    if (!path.empty())
-      out += text("<path class=\"line s", curve.colour, curve.faint ? " faint" : "", "\" d=\"", path, "\"/>\n");
+    if (!path.empty()) out += text("<path class=\"line s", curve.colour, curve.faint ? " faint" : "", "\" d=\"", path, "\"/>\n");
   }
   return out + "</svg>\n";
 }
@@ -149,8 +151,8 @@ std::string heat_map_svg(const std::string &title, const std::vector<std::string
   constexpr double kLeft = 92, kCell = 16, kTop = 2;
   const size_t width = values.empty() ? 0 : values.front().size();
   if (width == 0) return "";
-  const double cell = std::max(8.0, std::min(kCell, 560 / static_cast<double>(width))), right = kLeft + cell * static_cast<double>(width),
-               bottom = kTop + kCell * static_cast<double>(rows.size());
+  const double cell = std::max(8.0, std::min(kCell, 560 / static_cast<double>(width))),
+               right = kLeft + cell * static_cast<double>(width), bottom = kTop + kCell * static_cast<double>(rows.size());
   std::string out = open_svg(title, right + 12, bottom + 18);
   for (size_t r = 0; r < rows.size(); r++) {
     const double y = kTop + kCell * static_cast<double>(r);
@@ -158,9 +160,10 @@ std::string heat_map_svg(const std::string &title, const std::vector<std::string
     for (size_t c = 0; c < width; c++) {
       char strength[16];
       std::snprintf(strength, sizeof strength, "%.3f", std::clamp(values[r][c], 0.0, 1.0));
-      out += text("<rect class=\"f", colour_of(r), "\" x=\"", number(kLeft + cell * static_cast<double>(c)), "\" y=\"", number(y),
-                  "\" width=\"", number(cell - 1), "\" height=\"", number(kCell - 1), "\" fill-opacity=\"", strength, "\"><title>",
-                  escape_html(rows[r]), ", ", columns, " ", c, ": ", fixed_html(100 * values[r][c], 1), " %</title></rect>\n");
+      out +=
+          text("<rect class=\"f", colour_of(r), "\" x=\"", number(kLeft + cell * static_cast<double>(c)), "\" y=\"", number(y),
+               "\" width=\"", number(cell - 1), "\" height=\"", number(kCell - 1), "\" fill-opacity=\"", strength, "\"><title>",
+               escape_html(rows[r]), ", ", columns, " ", c, ": ", fixed_html(100 * values[r][c], 1), " %</title></rect>\n");
     }
   }
   for (size_t c = 0; c < width; c += 5)

@@ -7,7 +7,8 @@
 
 namespace moe {
 
-// Values with intervals, one row each, over a common axis. `reference`: index of the row whose value is drawn as a line, -1 = none.
+// Values with intervals, one row each, over a common axis. `reference`: index of the row whose value is drawn as a line, -1 =
+// none.
 struct ForestRow {
   std::string name;
   double value = 0;

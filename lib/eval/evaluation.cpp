@@ -8,6 +8,7 @@
 #include "base/sha256.h"
 #include "eval/exact_match.h"
 #include "eval/held_out.h"
+#include "eval/journal.h"
 #include "eval/routing_trace.h"
 
 namespace moe {
@@ -48,7 +49,8 @@ void check_models(const std::vector<EvalModel> &models) {
   for (const EvalModel &model : models) {
     constexpr const char *kTypes[] = {"base", "lora", "uniform", "moe", "oracle", "domain"};
     if (std::none_of(std::begin(kTypes), std::end(kTypes), [&](const char *type) { return model.type == type; }))
-      fail(Code::invalid, "model '", model.name, "': type '", model.type, "', expected base, lora, uniform, moe, oracle or domain");
+      fail(Code::invalid, "model '", model.name, "': type '", model.type,
+           "', expected base, lora, uniform, moe, oracle or domain");
     if (model.type == "lora" && !model.adapter) fail(Code::invalid, "model '", model.name, "': type lora without an adapter");
     if ((model.type == "moe" || model.type == "uniform") && !model.mixture)
       fail(Code::invalid, "model '", model.name, "': type ", model.type, " without a mixture");
@@ -67,10 +69,11 @@ std::span<const int32_t> tokens_of(const HeldOutItem &item) {
 // All measures of one model on the items of one task.
 class ModelRun {
  public:
-  ModelRun(const BaseModel &model, const HeldOut &task, const EvalOptions &options, Weights weights,
-           std::function<bool(int64_t, int64_t)> progress, const Cancel *cancel)
-      : model_(model), task_(task), options_(options), weights_(std::move(weights)), progress_(std::move(progress)),
-        cancel_(cancel), scorer_(model, weights_.overlay(), cancel), total_(count_work()) {}
+  // `label`: of the weights, in the journal.
+  ModelRun(const BaseModel &model, const HeldOut &task, const EvalOptions &options, Weights weights, std::string label,
+           EvalJournal *journal, std::function<bool(int64_t, int64_t)> progress, const Cancel *cancel)
+      : model_(model), task_(task), options_(options), weights_(std::move(weights)), label_(std::move(label)), journal_(journal),
+        progress_(std::move(progress)), cancel_(cancel), scorer_(model, weights_.overlay(), cancel), total_(count_work()) {}
 
   std::vector<EvalResult> run() {
     std::vector<EvalResult> results;
@@ -130,15 +133,23 @@ class ModelRun {
     if (progress_ && !progress_(done_, total_)) fail(Code::cancelled, "cancelled by the caller");
   }
 
-  // Calls part(first, last) for groups of items of a good size for one pass.
+  // Calls part(items) for groups of items of a good size for one pass; it fills them in and advances. A group that the journal
+  // holds is taken from there. Groups depend on the items alone, so that a resumed evaluation computes what it would have
+  // computed.
   template <class Part>
-  void in_groups(const std::vector<int64_t> &tokens, EvalResult &result, Part part) {
+  void in_groups(const char *type, const std::vector<size_t> &items, const std::vector<int64_t> &tokens, EvalResult &result,
+                 Part part) {
     size_t first = 0;
     for (const size_t end : groups_of_tokens(tokens)) {
-      part(first, end);
-      for (size_t i = first; i < end; i++) result.tokens += tokens[i];
-      advance(static_cast<int64_t>(end - first));
-      first = end;
+      const auto group = std::span(items).subspan(first, end - first);
+      const std::string unit = text(task_.task.domain, "/", label_, "/", type, "/", first);
+      if (journal_ && journal_->restore(unit, group, result.items)) {
+        advance(static_cast<int64_t>(group.size()));
+      } else {
+        part(group);
+        if (journal_) journal_->keep(unit, group, result.items);
+      }
+      for (; first < end; first++) result.tokens += tokens[first];
     }
   }
 
@@ -155,35 +166,42 @@ class ModelRun {
   }
 
   void score_choices(EvalResult &result) {
+    if (!task_.front.empty()) scorer_.set_front(task_.front);
+    std::vector<size_t> items;
     std::vector<int64_t> tokens;
-    if (task_.front.size() >= kWorthSharing) scorer_.set_front(task_.front);
-    for (const HeldOutItem &item : task_.items)
+    for (const HeldOutItem &item : task_.items) {
+      items.push_back(items.size());
       tokens.push_back(scorer_.cost(item.question) + (task_.mutual_information ? scorer_.cost(item.premise) : 0));
+    }
     result.has_mutual_info = task_.mutual_information;
-    in_groups(tokens, result, [&](size_t first, size_t last) {
+    in_groups("choices", items, tokens, result, [&](std::span<const size_t> group) {
       std::vector<ChoiceQuestion> questions;
-      for (size_t i = first; i < last; i++) questions.push_back(task_.items[i].question);
-      for (size_t i = first; i < last && task_.mutual_information; i++) questions.push_back(task_.items[i].premise);
+      for (const size_t i : group) questions.push_back(task_.items[i].question);
+      for (size_t n = 0; n < group.size() && task_.mutual_information; n++) questions.push_back(task_.items[group[n]].premise);
       scorer_.score(questions);
-      for (size_t i = first; i < last; i++) {
-        EvalItem &item = result.items[i];
-        item.choice_log_likelihood = questions[i - first].log_likelihood;
-        item.prediction = best_choice(item.choice_log_likelihood);
-        item.prediction_norm = best_choice(per_byte(item.choice_log_likelihood, item.choice_bytes));
-        item.correct = item.prediction == item.gold;
-        item.correct_norm = item.prediction_norm == item.gold;
-        set_routing(item, questions[i - first].routing);
-        if (task_.mutual_information) {
-          item.choice_log_likelihood_alone = questions[i - first + last - first].log_likelihood;
-          item.prediction_mutual_info = best_choice(gained(item.choice_log_likelihood, item.choice_log_likelihood_alone));
-          item.correct_mutual_info = item.prediction_mutual_info == item.gold;
-        }
-        if (!task_.items[i].loss_in_question) continue;
-        const CompletionNll completion = completion_nll(questions[i - first]);
+      for (size_t n = 0; n < group.size(); n++) {
+        EvalItem &item = result.items[group[n]];
+        item.choice_log_likelihood = questions[n].log_likelihood;
+        if (task_.mutual_information) item.choice_log_likelihood_alone = questions[n + group.size()].log_likelihood;
+        set_routing(item, questions[n].routing);
+        if (!task_.items[group[n]].loss_in_question) continue;
+        const CompletionNll completion = completion_nll(questions[n]);
         item.nll = completion.nll;
         item.nll_tokens = completion.tokens;
       }
+      advance(static_cast<int64_t>(group.size()));
     });
+    for (EvalItem &item : result.items) choose(item);
+  }
+
+  void choose(EvalItem &item) const {
+    item.prediction = best_choice(item.choice_log_likelihood);
+    item.prediction_norm = best_choice(per_byte(item.choice_log_likelihood, item.choice_bytes));
+    item.correct = item.prediction == item.gold;
+    item.correct_norm = item.prediction_norm == item.gold;
+    if (!task_.mutual_information) return;
+    item.prediction_mutual_info = best_choice(gained(item.choice_log_likelihood, item.choice_log_likelihood_alone));
+    item.correct_mutual_info = item.prediction_mutual_info == item.gold;
   }
 
   static void copy_loss(const EvalItem &from, EvalItem &to) {
@@ -196,23 +214,42 @@ class ModelRun {
 
   // `choices`: the scored questions, which give the losses of some items or of all; or nullptr.
   void score_losses(const EvalResult *choices, EvalResult &result) {
-    std::vector<ScoredSequence> all;
-    std::vector<size_t> owner;  // item of each sequence
+    std::vector<size_t> items;
     std::vector<int64_t> tokens;
     for (size_t i = 0; i < task_.items.size(); i++) {
-      if (task_.items[i].loss_in_question) copy_loss(choices->items[i], result.items[i]);
+      if (task_.items[i].loss_in_question) {
+        copy_loss(choices->items[i], result.items[i]);
+        continue;
+      }
+      items.push_back(i);
+      tokens.push_back(0);
+      for (const TokenizedExample &sequence : task_.items[i].sequences)
+        tokens.back() += static_cast<int64_t>(sequence.tokens.size());
+    }
+    result.has_loss = true;
+    in_groups("losses", items, tokens, result, [&](std::span<const size_t> group) {
+      for (const size_t i : group) result.items[i].nll = 0;
+      score_sequences(group, result);
+      advance(static_cast<int64_t>(group.size()));
+    });
+  }
+
+  // An item may have many sequences: they go through the model in groups of their own.
+  void score_sequences(std::span<const size_t> items, EvalResult &result) {
+    std::vector<ScoredSequence> all;
+    std::vector<size_t> owner;
+    std::vector<int64_t> tokens;
+    for (const size_t i : items) {
       for (const TokenizedExample &sequence : task_.items[i].sequences) {
         all.push_back({sequence.tokens, sequence.labels, {}, {}});
         owner.push_back(i);
         tokens.push_back(static_cast<int64_t>(sequence.tokens.size()));
       }
     }
-    result.has_loss = true;
     RoutingSum routing;  // of one item
     size_t first = 0;
     for (const size_t end : groups_of_tokens(tokens)) {
       scorer_.score(std::span(all).subspan(first, end - first));
-      int64_t items = 0;
       for (; first < end; first++) {
         EvalItem &item = result.items[owner[first]];
         const ScoredSequence &sequence = all[first];
@@ -222,36 +259,39 @@ class ModelRun {
           item.nll_tokens++;
         }
         routing.add(sequence.routing);
-        result.tokens += tokens[first];
         if (first + 1 < all.size() && owner[first + 1] == owner[first]) continue;
         set_routing(item, routing);
         routing = {};
-        items++;
       }
-      if (items > 0) advance(items);
     }
   }
 
   void score_answers(EvalResult &result) {
-    std::vector<std::vector<int32_t>> prompts;
-    for (const HeldOutItem &item : task_.items) prompts.push_back(item.prompt_tokens);
     AnswerOptions answer_options;
     answer_options.max_new_tokens = options_.max_new_tokens;
     answer_options.mark = task_.mark;
     answer_options.first_line = task_.items.front().example.kind == SchemaKind::multiple_choice;
     // The caller of evaluate() keeps the model alive, so the sessions need not own it.
     const std::shared_ptr<const BaseModel> model(std::shared_ptr<void>(), &model_);
-    const auto done = [&](size_t index, const GeneratedAnswer &answer) {
-      EvalItem &item = result.items[index];
-      item.generated = answer.text;
-      item.routing = answer.routing;
-      item.routing_tokens = answer.tokens;
-      result.tokens += answer.tokens;
-      judge(task_.items[index].example, item);
-      advance(1);
-      return true;
-    };
-    generate_answers(model, weights_.adapter, weights_.mixture, prompts, answer_options, done, cancel_);
+    std::vector<size_t> items;
+    for (size_t i = 0; i < task_.items.size(); i++) items.push_back(i);
+    in_groups("answers", items, std::vector<int64_t>(items.size()), result, [&](std::span<const size_t> group) {
+      std::vector<std::vector<int32_t>> prompts;
+      for (const size_t i : group) prompts.push_back(task_.items[i].prompt_tokens);
+      const auto done = [&](size_t index, const GeneratedAnswer &answer) {
+        EvalItem &item = result.items[group[index]];
+        item.generated = answer.text;
+        item.routing = answer.routing;
+        item.routing_tokens = answer.tokens;
+        advance(1);
+        return true;
+      };
+      generate_answers(model, weights_.adapter, weights_.mixture, prompts, answer_options, done, cancel_);
+    });
+    for (size_t i = 0; i < result.items.size(); i++) {
+      result.tokens += result.items[i].routing_tokens;
+      judge(task_.items[i].example, result.items[i]);
+    }
   }
 
   void judge(const Example &example, EvalItem &item) const {
@@ -376,6 +416,8 @@ class ModelRun {
   const HeldOut &task_;
   const EvalOptions &options_;
   Weights weights_;
+  std::string label_;
+  EvalJournal *journal_;
   std::function<bool(int64_t, int64_t)> progress_;
   const Cancel *cancel_;
   Scorer scorer_;
@@ -408,7 +450,8 @@ std::shared_ptr<Mixture> uniform_mixture(const Mixture &mixture) {
 }
 
 std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalModel> &models, const std::vector<EvalTask> &tasks,
-                                 const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel) {
+                                 const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel,
+                                 EvalJournal *journal) {
   options.check();
   check_models(models);
   check_tasks(tasks);
@@ -423,7 +466,7 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
         const auto report = [&](int64_t done, int64_t total) {
           return !progress || progress(column.name, task.domain, done, total);
         };
-        ModelRun run(model, held_out, options, weights, report, cancel);
+        ModelRun run(model, held_out, options, weights, column.name, journal, report, cancel);
         known = computed.insert(computed.end(), {weights, run.run()});
         if (column.type == "moe" && weights.mixture && options.traces > 0) {
           std::vector<RoutingTrace> &traces = known->second.front().traces;

@@ -17,7 +17,7 @@ namespace moe {
 struct EvalTask {                    // one domain's held-out rows
   std::string domain, path, schema;  // schema "" = detected
   int64_t limit = 0;                 // 0 = all rows
-  std::string fewshot_path = {};     // where the few-shot examples come from, "" = the first rows of the file, which are not scored
+  std::string fewshot_path = {};  // where the few-shot examples come from, "" = the first rows of the file, which are not scored
 };
 
 struct EvalModel {         // one column of the table
@@ -28,6 +28,8 @@ struct EvalModel {         // one column of the table
   std::vector<std::pair<std::string, std::shared_ptr<Adapter>>>
       by_domain;  // oracle and domain: adapter of each; others: the base
 };
+
+class EvalJournal;
 
 struct EvalOptions {
   std::string scoring = "likelihood";  // likelihood | generation | both (what a task's schema allows)
@@ -47,7 +49,7 @@ struct EvalItem {
   std::string prompt, completion;  // the prompt without few-shot examples
   std::string prompt_sha256;       // of the whole prompt
   std::vector<std::string> choices;
-  std::vector<double> choice_log_likelihood;  // sums over scored tokens
+  std::vector<double> choice_log_likelihood;        // sums over scored tokens
   std::vector<double> choice_log_likelihood_alone;  // after the last line of the prompt; empty without mutual information
   std::vector<int64_t> choice_bytes;
   int32_t prediction = -1, prediction_norm = -1, prediction_mutual_info = -1, gold = -1;
@@ -74,13 +76,13 @@ struct EvalResult {
   std::string domain, evaluation_type;  // "multiple_choice", "exact_match", "loss"
   std::string model_name, model_type, model_path, dataset, template_name;
   int64_t total_samples = 0, correct = 0, correct_norm = 0, unparsed = 0;
-  int64_t tokens = 0;                                                      // computed
+  int64_t tokens = 0;                                        // computed
   double accuracy = 0, accuracy_low = 0, accuracy_high = 0;  // 95 % Wilson; not for "loss"
   double acc_norm = 0, acc_norm_low = 0, acc_norm_high = 0;  // of correct_norm
   bool has_mutual_info = false;                              // the schema has the metric
   double acc_mutual_info = 0, acc_mutual_info_low = 0, acc_mutual_info_high = 0;
-  Calibration calibration;                                   // of accuracy; multiple choice only
-  bool has_loss = false;  // with several types for one domain and model the first one has it
+  Calibration calibration;  // of accuracy; multiple choice only
+  bool has_loss = false;    // with several types for one domain and model the first one has it
   int64_t loss_tokens = 0;
   double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;  // token-weighted; bootstrap over samples
   double seconds = 0;
@@ -99,9 +101,10 @@ struct EvalResult {
 using EvalProgress = std::function<bool(const std::string &model, const std::string &domain, int64_t done, int64_t total)>;
 
 // Results by task, then by model, then by evaluation type. Models that run the same weights on a domain (an oracle and the
-// adapter it picks) are computed once. Code::cancelled when cancelled.
+// adapter it picks) are computed once. Code::cancelled when cancelled. journal (journal.h): what it holds is not computed again.
 std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalModel> &models, const std::vector<EvalTask> &tasks,
-                                 const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel);
+                                 const EvalOptions &options, const EvalProgress &progress, const Cancel *cancel,
+                                 EvalJournal *journal = nullptr);
 
 // The same experts, mixed alike everywhere: each has the weight 1 / E, the base none. Code::invalid without a router.
 std::shared_ptr<Mixture> uniform_mixture(const Mixture &mixture);

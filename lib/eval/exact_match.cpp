@@ -53,7 +53,8 @@ std::span<const int32_t> common_beginning(const std::vector<std::vector<int32_t>
   std::span<const int32_t> common = prompts.front();
   for (const std::vector<int32_t> &prompt : prompts) {
     const auto end = prompt.end() - (prompt.empty() ? 0 : 1);
-    common = common.first(static_cast<size_t>(std::mismatch(common.begin(), common.end(), prompt.begin(), end).first - common.begin()));
+    common = common.first(
+        static_cast<size_t>(std::mismatch(common.begin(), common.end(), prompt.begin(), end).first - common.begin()));
   }
   return common;
 }

@@ -66,32 +66,33 @@ bool prepare(const Tokenizer &tokenizer, const ExampleTokenizer &examples, const
 }  // namespace
 
 // Chooses the examples in front and takes those of the task's own file away from the items. Returns their text.
-std::string take_shots(const EvalTask &task, const ExampleFile &file, int64_t count, std::vector<Example> &items, HeldOut &result) {
+std::string take_shots(const EvalTask &task, const ExampleFile &file, int64_t count, std::vector<Example> &items,
+                       HeldOut &result) {
   const bool own = task.fewshot_path.empty();
   const ExampleFile other = own ? ExampleFile() : read_examples(task.fewshot_path, task.schema, 0);
   const std::vector<Example> &pool = own ? file.examples : other.examples;
   const std::vector<size_t> chosen = choose_examples(pool, items, static_cast<size_t>(count), own);
   const std::string &path = own ? task.path : task.fewshot_path;
   if (static_cast<int64_t>(chosen.size()) < count) {
-    fail(Code::invalid, path, ": expected ", count, " rows that repeat none of the items, found ", chosen.size(), " among ", pool.size());
+    fail(Code::invalid, path, ": expected ", count, " rows that repeat none of the items, found ", chosen.size(), " among ",
+         pool.size());
   }
   result.fewshot_dataset = base_name(path);
   for (const size_t index : chosen) result.fewshot_rows.push_back(pool[index].row);
   std::string shots = shots_of(pool, chosen);
-  for (auto index = chosen.rbegin(); own && index != chosen.rend(); ++index) items.erase(items.begin() + static_cast<ptrdiff_t>(*index));
+  for (auto index = chosen.rbegin(); own && index != chosen.rend(); ++index)
+    items.erase(items.begin() + static_cast<ptrdiff_t>(*index));
   return shots;
 }
 
-// The tokens that all questions begin with; the last token before the choices stays with each.
-std::vector<int32_t> common_front(const std::vector<HeldOutItem> &items) {
-  std::span<const int32_t> common;
-  for (size_t i = 0; i < items.size(); i++) {
-    const ChoiceQuestion &question = items[i].question;
-    const auto own = std::span(question.choices.front().tokens).first(static_cast<size_t>(std::max<int64_t>(question.shared, 1)) - 1);
-    if (i == 0) common = own;
-    common = common.first(static_cast<size_t>(std::mismatch(common.begin(), common.end(), own.begin(), own.end()).first - common.begin()));
+// The tokens of the examples in front that all questions begin with.
+std::vector<int32_t> common_front(std::vector<int32_t> tokens, const std::vector<HeldOutItem> &items) {
+  for (const HeldOutItem &item : items) {
+    const std::vector<int32_t> &own = item.question.choices.front().tokens;
+    const auto end = std::mismatch(tokens.begin(), tokens.end(), own.begin(), own.end()).first;
+    tokens.resize(static_cast<size_t>(std::min<int64_t>(end - tokens.begin(), std::max<int64_t>(item.question.shared - 1, 0))));
   }
-  return {common.begin(), common.end()};
+  return tokens;
 }
 
 HeldOut read_held_out(const BaseModel &model, const EvalTask &task, const EvalOptions &options) {
@@ -121,7 +122,7 @@ HeldOut read_held_out(const BaseModel &model, const EvalTask &task, const EvalOp
     else result.skipped.add(reason, item.example.row);
   }
   if (result.items.empty()) fail(Code::invalid, task.path, ": no row can be evaluated: ", result.skipped.summary());
-  if (result.multiple_choice) result.front = common_front(result.items);
+  if (result.multiple_choice && !front.empty()) result.front = common_front(tokenize_prompt(tokenizer, front), result.items);
   return result;
 }
 

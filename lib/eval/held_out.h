@@ -27,9 +27,9 @@ struct HeldOut {
   std::string dataset, schema, mark;                                  // mark: what stands before the reference answer, or ""
   bool multiple_choice = false, exact_match = false, losses = false;  // measures that are made
   bool mutual_information = false;                                    // with multiple_choice
-  std::string fewshot_dataset;          // where the examples in front come from, "" = there are none
+  std::string fewshot_dataset;  // where the examples in front come from, "" = there are none
   std::vector<int64_t> fewshot_rows;
-  std::vector<int32_t> front;           // tokens that all questions begin with
+  std::vector<int32_t> front;  // of the examples: computed once for all questions
   std::vector<HeldOutItem> items;
   SkipReport skipped;
 };

@@ -69,7 +69,8 @@ std::string HtmlTable::html() const {
 }
 
 std::string fold_html(std::string_view summary, const std::string &html) {
-  return html.empty() ? "" : text("<details class=\"fold\"><summary>", escape_html(summary), "</summary>\n", html, "</details>\n");
+  return html.empty() ? ""
+                      : text("<details class=\"fold\"><summary>", escape_html(summary), "</summary>\n", html, "</details>\n");
 }
 
 std::string section_html(std::string_view id, std::string_view title, const std::string &html) {

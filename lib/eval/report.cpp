@@ -26,7 +26,8 @@ std::string share_html(double value, const Interval &interval, double unit, int 
   if (!std::isfinite(value)) return "";
   std::string out = fixed_html(unit * value, digits) + (unit == 100 ? "&thinsp;%" : "");
   if (std::isfinite(interval.low))
-    out += text(" <small>", fixed_html(unit * interval.low, digits), " to ", fixed_html(unit * interval.high, digits), "</small>");
+    out +=
+        text(" <small>", fixed_html(unit * interval.low, digits), " to ", fixed_html(unit * interval.high, digits), "</small>");
   return out;
 }
 
@@ -54,7 +55,8 @@ std::string facts_html(const Json &evaluation) {
 }
 
 std::string base_model_of(const ReportInput &input) {
-  if (const Json *run = input.evaluation.is_object() ? input.evaluation.find("run") : nullptr) return string_of(*run, "base_model");
+  if (const Json *run = input.evaluation.is_object() ? input.evaluation.find("run") : nullptr)
+    return string_of(*run, "base_model");
   for (const TrainingRecord &record : input.training)
     if (record.summary.is_object()) return string_of(record.summary, "base_model");
   return "";
@@ -214,8 +216,8 @@ std::string report_html(const ReportInput &input) {
     links += text("<li><a href=\"#", section.id, "\">", section.title, "</a></li>\n");
     parts += section_html(section.id, section.title, section.html);
   }
-  const std::string body = text(header_html(input, title), "<nav aria-label=\"Sections\"><ul>\n", links, "</ul></nav>\n</header>\n<main>\n",
-                                parts, "</main>");
+  const std::string body = text(header_html(input, title), "<nav aria-label=\"Sections\"><ul>\n", links,
+                                "</ul></nav>\n</header>\n<main>\n", parts, "</main>");
   // The body first: the mark of the title stands before it, so that no text in it can be taken for one.
   return filled(filled(kReportPage, "{{body}}", body), "{{title}}", escape_html(title));
 }

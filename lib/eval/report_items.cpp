@@ -68,7 +68,9 @@ std::string losses_html(const std::vector<const Json *> &samples) {
 }
 
 // "all": every model has it right, "none", "some"; "" without an accuracy.
-std::string kind_of(size_t right, size_t judged) { return judged == 0 ? "" : right == judged ? "all" : right == 0 ? "none" : "some"; }
+std::string kind_of(size_t right, size_t judged) {
+  return judged == 0 ? "" : right == judged ? "all" : right == 0 ? "none" : "some";
+}
 
 std::string item_html(const Json &item, const std::vector<const Json *> &samples) {
   const std::string id = string_of(item, "id"), domain = string_of(item, "domain"), prompt = string_of(item, "prompt"),
@@ -78,10 +80,12 @@ std::string item_html(const Json &item, const std::vector<const Json *> &samples
     if (sample->find("correct")) judged++, right += flag_of(*sample, "correct");
   const std::string &shown = prompt.empty() ? completion : prompt;
   const std::string head = shown.substr(0, std::min<size_t>(shown.size(), 240));
-  std::string out = text("<details class=\"item\" data-domain=\"", escape_html(domain), "\" data-kind=\"", kind_of(right, judged),
-                         "\"><summary><span class=\"id\">", escape_html(id), "</span><span class=\"head\">", escape_html(head), "</span>");
+  std::string out =
+      text("<details class=\"item\" data-domain=\"", escape_html(domain), "\" data-kind=\"", kind_of(right, judged),
+           "\"><summary><span class=\"id\">", escape_html(id), "</span><span class=\"head\">", escape_html(head), "</span>");
   if (judged > 0) out += text("<span class=\"score\">", right, " of ", judged, " right</span>");
-  out += text("</summary>\n<p class=\"prompt\">", escape_html(prompt), prompt.empty() || list_of(item, "choices").empty() ? "" : "</p>\n");
+  out += text("</summary>\n<p class=\"prompt\">", escape_html(prompt),
+              prompt.empty() || list_of(item, "choices").empty() ? "" : "</p>\n");
   if (list_of(item, "choices").empty()) out += text("<b>", escape_html(completion), "</b></p>\n");
   else if (prompt.empty()) out += "</p>\n";
   return out + choices_html(item, samples) + answers_html(samples) + losses_html(samples) + "</details>\n";
@@ -92,7 +96,8 @@ std::string item_html(const Json &item, const std::vector<const Json *> &samples
 std::string items_section(const ReportInput &input) {
   if (!input.evaluation.is_object()) return "";
   if (input.items.empty())
-    return "<p class=\"note\">The items were not kept: run the evaluation with <code>--log-samples</code> to read them here.</p>\n";
+    return "<p class=\"note\">The items were not kept: run the evaluation with <code>--log-samples</code> to read them "
+           "here.</p>\n";
   std::map<std::string, std::vector<const Json *>> by_id;
   for (const Json &sample : input.samples) by_id[string_of(sample, "id")].push_back(&sample);
   std::map<std::string, size_t> shown;
@@ -106,14 +111,18 @@ std::string items_section(const ReportInput &input) {
   std::string options, cut;
   for (const std::string &domain : domains) {
     options += text("<option>", escape_html(domain), "</option>");
-    if (shown[domain] > kItemsShown) cut += text(" ", escape_html(domain), ": the first ", kItemsShown, " of ", shown[domain], ".");
+    if (shown[domain] > kItemsShown)
+      cut += text(" ", escape_html(domain), ": the first ", kItemsShown, " of ", shown[domain], ".");
   }
-  return text("<p class=\"note\">", input.items.size(), " items; each opens to its prompt and every model’s answer.", cut, "</p>\n",
-              "<form class=\"filters\" hidden role=\"search\"><input type=\"search\" aria-label=\"Search the items\" "
-              "placeholder=\"Search the items\">\n<select aria-label=\"Domain\"><option value=\"\">All domains</option>", options,
-              "</select>\n<select aria-label=\"Outcome\"><option value=\"\">Any outcome</option><option value=\"all\">All models right"
-              "</option><option value=\"some\">Models disagree</option><option value=\"none\">No model right</option></select>\n"
-              "<output aria-live=\"polite\"></output></form>\n", list);
+  return text(
+      "<p class=\"note\">", input.items.size(), " items; each opens to its prompt and every model’s answer.", cut, "</p>\n",
+      "<form class=\"filters\" hidden role=\"search\"><input type=\"search\" aria-label=\"Search the items\" "
+      "placeholder=\"Search the items\">\n<select aria-label=\"Domain\"><option value=\"\">All domains</option>",
+      options,
+      "</select>\n<select aria-label=\"Outcome\"><option value=\"\">Any outcome</option><option value=\"all\">All models right"
+      "</option><option value=\"some\">Models disagree</option><option value=\"none\">No model right</option></select>\n"
+      "<output aria-live=\"polite\"></output></form>\n",
+      list);
 }
 
 }  // namespace moe

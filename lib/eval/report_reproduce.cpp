@@ -5,7 +5,9 @@
 namespace moe {
 namespace {
 
-std::string hash_html(const std::string &hash) { return hash.empty() ? "" : "<span class=\"hash\">" + escape_html(hash) + "</span>"; }
+std::string hash_html(const std::string &hash) {
+  return hash.empty() ? "" : "<span class=\"hash\">" + escape_html(hash) + "</span>";
+}
 
 std::string value_text(const Json &value) {
   if (value.is_string()) return value.string();
@@ -32,7 +34,8 @@ std::string skipped_html(const Json &evaluation) {
     const Json *skipped = result.find("skipped");
     if (seen.size() == known || !skipped || !skipped->is_object()) continue;
     for (const auto &[reason, rows] : skipped->members())
-      table.row(domain, {text_cell(reason), {fixed_html(number_of(rows, "count"), 0)}, {fixed_html(number_of(rows, "first_row"), 0)}});
+      table.row(domain,
+                {text_cell(reason), {fixed_html(number_of(rows, "count"), 0)}, {fixed_html(number_of(rows, "first_row"), 0)}});
   }
   return table.html();
 }
@@ -74,13 +77,15 @@ std::string reproduce_section(const ReportInput &input) {
   const Json *run = input.evaluation.is_object() ? input.evaluation.find("run") : nullptr;
   std::string out;
   if (run && run->is_object()) {
-    if (const std::string command = string_of(*run, "command"); !command.empty()) out += "<pre><code>" + escape_html(command) + "</code></pre>\n";
+    if (const std::string command = string_of(*run, "command"); !command.empty())
+      out += "<pre><code>" + escape_html(command) + "</code></pre>\n";
     out += pairs_html({{"Library", escape_html(string_of(*run, "library_version"))},
                        {"Base model", escape_html(string_of(*run, "base_model_path"))},
                        {"Base weights", hash_html(string_of(*run, "weights_fingerprint"))},
                        {"Time", escape_html(string_of(*run, "time"))},
                        {"Compute", escape_html(string_of(*run, "compute"))}});
-    out += inputs_html(*run) + leaks_html(*run) + skipped_html(input.evaluation) + fold_html("Options in force", options_html(run->find("options")));
+    out += inputs_html(*run) + leaks_html(*run) + skipped_html(input.evaluation) +
+           fold_html("Options in force", options_html(run->find("options")));
   }
   return out + runs_html(input);
 }

@@ -12,7 +12,7 @@ namespace {
 struct MeasureTable {
   const char *title, *type;  // type "": any
   const char *value, *interval, *mean, *note;
-  bool percent;           // else nats
+  bool percent;            // else nats
   const char *difference;  // in the comparisons, or nullptr
 };
 constexpr MeasureTable kMeasures[] = {
@@ -22,13 +22,14 @@ constexpr MeasureTable kMeasures[] = {
      "acc_norm: the log-likelihood is divided by the bytes of the choice, %.", true, nullptr},
     {"Multiple choice accuracy by what the prompt adds", "multiple_choice", "acc_mutual_info", "acc_mutual_info_interval",
      "acc_mutual_info", "The gain of the log-likelihood over that after the last line of the prompt alone, %.", true, nullptr},
-    {"Exact match", "exact_match", "accuracy", "accuracy_interval", "accuracy",
-     "Generated answers that equal the reference, %.", true, "accuracy_difference"},
+    {"Exact match", "exact_match", "accuracy", "accuracy_interval", "accuracy", "Generated answers that equal the reference, %.",
+     true, "accuracy_difference"},
     {"Exact match of the last number", "exact_match", "accuracy_flexible", "accuracy_flexible_interval", "",
      "The last number of the generated text equals the reference, %.", true, nullptr},
-    {"F1 of the words", "exact_match", "f1", "f1_interval", "", "Mean overlap of the words of answer and reference, %.", true, nullptr},
-    {"Held-out loss", "", "mean_loss", "loss_interval", "mean_loss",
-     "Nats per token of the right completion; smaller is better.", false, "loss_difference"},
+    {"F1 of the words", "exact_match", "f1", "f1_interval", "", "Mean overlap of the words of answer and reference, %.", true,
+     nullptr},
+    {"Held-out loss", "", "mean_loss", "loss_interval", "mean_loss", "Nats per token of the right completion; smaller is better.",
+     false, "loss_difference"},
 };
 
 bool has(const Json &result, const MeasureTable &measure) {
@@ -36,7 +37,8 @@ bool has(const Json &result, const MeasureTable &measure) {
   return std::isfinite(number_of(result, measure.value));
 }
 
-const Json *find_result(const Json &evaluation, const std::string &domain, const std::string &model, const MeasureTable &measure) {
+const Json *find_result(const Json &evaluation, const std::string &domain, const std::string &model,
+                        const MeasureTable &measure) {
   for (const Json &result : list_of(evaluation, "results"))
     if (string_of(result, "domain") == domain && string_of(result, "model") == model && has(result, measure)) return &result;
   return nullptr;
@@ -89,7 +91,8 @@ std::string matrix_html(const Json &evaluation, const Overview &overview, const 
   std::vector<std::string> columns{"Domain"};
   columns.insert(columns.end(), models.begin(), models.end());
   std::string caption = text(measure.note, " Below each value its 95&nbsp;% interval.");
-  if (measure.difference && !overview.base.empty()) caption += " ▲ better, ▼ worse than the base: the paired interval of the difference leaves out zero.";
+  if (measure.difference && !overview.base.empty())
+    caption += " ▲ better, ▼ worse than the base: the paired interval of the difference leaves out zero.";
   HtmlTable table(caption, columns, "matrix");
   std::string figures;
   for (const std::string &domain : domains) {
@@ -105,16 +108,18 @@ std::string matrix_html(const Json &evaluation, const Overview &overview, const 
       const double value = number_of(*result, measure.value);
       const Interval interval = interval_of(*result, measure.interval);
       const double unit = measure.percent ? 100 : 1;
-      cells.push_back({text(number_html(measure, value), mark_against_base(evaluation, *result, overview.base, measure), "<small>",
-                            number_html(measure, interval.low), " – ", number_html(measure, interval.high), "</small>"),
-                       model == domain ? "n own" : "n"});
+      cells.push_back(
+          {text(number_html(measure, value), mark_against_base(evaluation, *result, overview.base, measure), "<small>",
+                number_html(measure, interval.low), " – ", number_html(measure, interval.high), "</small>"),
+           model == domain ? "n own" : "n"});
       if (model == overview.base) reference = static_cast<int>(forest.size());
       forest.push_back({model, unit * value, {unit * interval.low, unit * interval.high}});
     }
     table.row(domain, cells);
     if (measure.difference && forest.size() > 1)
-      figures += text("<figure><figcaption><b>", escape_html(domain), "</b> ", measure.percent ? "accuracy, %" : "loss, nats per token",
-                      "</figcaption>", forest_svg(text(measure.title, ", ", domain), forest, measure.percent ? 1 : 3, reference), "</figure>\n");
+      figures += text("<figure><figcaption><b>", escape_html(domain), "</b> ",
+                      measure.percent ? "accuracy, %" : "loss, nats per token", "</figcaption>",
+                      forest_svg(text(measure.title, ", ", domain), forest, measure.percent ? 1 : 3, reference), "</figure>\n");
   }
   if (domains.size() == overview.domains.size() && domains.size() > 1 && *measure.mean) {
     std::vector<Cell> means;
@@ -126,7 +131,8 @@ std::string matrix_html(const Json &evaluation, const Overview &overview, const 
     }
     table.row("mean", means, "mean");
   }
-  return text("<h3>", measure.title, "</h3>\n", table.html(), figures.empty() ? "" : "<div class=\"figures\">\n" + figures + "</div>\n");
+  return text("<h3>", measure.title, "</h3>\n", table.html(),
+              figures.empty() ? "" : "<div class=\"figures\">\n" + figures + "</div>\n");
 }
 
 // A pair as a row; the base comes second.
@@ -156,8 +162,8 @@ std::string difference_html(const Json *difference, bool reversed, double unit, 
   if (!difference || !difference->is_object()) return "–";
   const Change change = change_of(*difference, reversed);
   const std::string value = signed_html(unit * change.value, digits);
-  return text(change.certain() ? "<b>" + value + "</b>" : value, " <small>", signed_html(unit * change.interval.low, digits), " to ",
-              signed_html(unit * change.interval.high, digits), "</small>");
+  return text(change.certain() ? "<b>" + value + "</b>" : value, " <small>", signed_html(unit * change.interval.low, digits),
+              " to ", signed_html(unit * change.interval.high, digits), "</small>");
 }
 
 std::string results_section(const Json &evaluation) {
@@ -171,13 +177,16 @@ std::string comparisons_section(const Json &evaluation) {
   const Overview overview = overview_of(evaluation);
   const std::vector<std::string> columns{"Domain", "Difference", "Items", "Accuracy, points", "Right alone", "p", "Loss, nats"};
   HtmlTable first(
-      "Differences on the same items with paired 95&nbsp;% bootstrap intervals, bold where the interval leaves out zero. Right alone: items that "
-      "only the one or only the other model has right; p: McNemar’s exact test on them. Nothing is corrected for the number of comparisons.",
+      "Differences on the same items with paired 95&nbsp;% bootstrap intervals, bold where the interval leaves out zero. Right "
+      "alone: items that "
+      "only the one or only the other model has right; p: McNemar’s exact test on them. Nothing is corrected for the number of "
+      "comparisons.",
       columns);
   HtmlTable others("", columns);
   for (const Json &pair : list_of(evaluation, "comparisons")) {
     const auto asked = [&](const std::string &model) {
-      return model == overview.base || std::find(overview.mixtures.begin(), overview.mixtures.end(), model) != overview.mixtures.end();
+      return model == overview.base ||
+             std::find(overview.mixtures.begin(), overview.mixtures.end(), model) != overview.mixtures.end();
     };
     add_pair(asked(string_of(pair, "first")) || asked(string_of(pair, "second")) ? first : others, pair, overview);
   }
@@ -186,7 +195,8 @@ std::string comparisons_section(const Json &evaluation) {
 
 std::string forgetting_section(const Json &evaluation) {
   HtmlTable table(
-      "Each adapter against the base on its own domain and on the mean over all others, with paired 95&nbsp;% intervals: what it gained at home, "
+      "Each adapter against the base on its own domain and on the mean over all others, with paired 95&nbsp;% intervals: what it "
+      "gained at home, "
       "what it lost elsewhere. A loss that rises is worse.",
       {"Adapter", "Own domain: loss", "accuracy, points", "Others: loss", "accuracy, points"});
   for (const Json &one : list_of(evaluation, "forgetting")) {
@@ -203,8 +213,10 @@ std::string calibration_section(const Json &evaluation) {
   std::vector<std::string> columns{"Domain"};
   columns.insert(columns.end(), overview.models.begin(), overview.models.end());
   HtmlTable table(
-      "Expected calibration error in points: the mean distance of a model’s confidence in its choice (softmax of the log-likelihoods of the "
-      "choices) from its accuracy, over ten bins of equal width. 0: a choice made with 70&nbsp;% confidence is right in 70&nbsp;% of the items.",
+      "Expected calibration error in points: the mean distance of a model’s confidence in its choice (softmax of the "
+      "log-likelihoods of the "
+      "choices) from its accuracy, over ten bins of equal width. 0: a choice made with 70&nbsp;% confidence is right in "
+      "70&nbsp;% of the items.",
       columns, "matrix");
   for (const std::string &domain : overview.domains) {
     std::vector<Cell> cells;

@@ -76,13 +76,15 @@ std::string mixture_html(const Json &evaluation, const Json &mixture) {
   std::vector<std::string> names, seen;
   std::string rows_html;
   for (const Json &result : list_of(evaluation, "results"))
-    if (const Json *usage = result.find("usage"); usage && names.empty() && string_of(result, "model") == model) names = names_of(*usage);
+    if (const Json *usage = result.find("usage"); usage && names.empty() && string_of(result, "model") == model)
+      names = names_of(*usage);
   if (names.empty()) return "";
   std::vector<std::string> columns{"Domain", "Shares"};
   columns.insert(columns.end(), names.begin(), names.end());
   columns.push_back("Right expert first");
   HtmlTable table(
-      "Mean weight of each expert over all tokens and layers, %; the base has what the experts leave. Right expert first: items whose "
+      "Mean weight of each expert over all tokens and layers, %; the base has what the experts leave. Right expert first: items "
+      "whose "
       "largest mean weight among the experts is that of their domain, with its 95&nbsp;% interval.",
       columns);
   for (const Json &result : list_of(evaluation, "results")) {
@@ -91,14 +93,17 @@ std::string mixture_html(const Json &evaluation, const Json &mixture) {
     if (!usage || string_of(result, "model") != model || std::find(seen.begin(), seen.end(), domain) != seen.end()) continue;
     seen.push_back(domain);
     std::vector<Cell> cells{{bar_html(*usage), ""}};
-    for (const std::string &name : names) cells.push_back({fixed_html(100 * number_of(*usage, name.c_str()), 1), name == domain ? "n own" : "n"});
+    for (const std::string &name : names)
+      cells.push_back({fixed_html(100 * number_of(*usage, name.c_str()), 1), name == domain ? "n own" : "n"});
     cells.push_back({routed_right_html(mixture, domain)});
     table.row(domain, cells);
   }
   std::string out = text("<h3>", escape_html(model), "</h3>\n", legend_html(names), table.html());
   if (const std::string maps = heat_maps_html(evaluation, model); !maps.empty())
-    out += text("<h3>", escape_html(model), " by layer</h3>\n<p class=\"note\">Mean weight of each expert in each layer: the stronger the colour, "
-                "the larger.</p>\n", maps);
+    out += text("<h3>", escape_html(model),
+                " by layer</h3>\n<p class=\"note\">Mean weight of each expert in each layer: the stronger the colour, "
+                "the larger.</p>\n",
+                maps);
   return out;
 }
 
@@ -116,7 +121,8 @@ std::string versus_html(const Json &mixture) {
 // The strongest expert colours a token, its weight is the strength.
 std::string trace_html(const Json &trace, const std::vector<std::string> &names) {
   const std::vector<Json> &texts = list_of(trace, "texts"), &weights = list_of(trace, "weights");
-  if (texts.size() != weights.size()) fail(Code::format, "report: a routing trace has ", texts.size(), " texts and ", weights.size(), " weights");
+  if (texts.size() != weights.size())
+    fail(Code::format, "report: a routing trace has ", texts.size(), " texts and ", weights.size(), " weights");
   std::string out;
   for (size_t t = 0; t < texts.size(); t++) {
     const std::string &piece = texts[t].string();
@@ -153,12 +159,15 @@ std::string tokens_section(const Json &evaluation) {
     std::string joined;
     for (const Json &name : list_of(trace, "entries")) names.push_back(name.string()), joined += name.string() + "\n";
     if (out.empty())
-      out += "<p class=\"note\">Each token has the colour of the expert with the largest weight there, mean over the layers, the stronger the "
-             "larger; without colour the base does nearly all. A pointer on a token shows all weights in %.</p>\n";
+      out +=
+          "<p class=\"note\">Each token has the colour of the expert with the largest weight there, mean over the layers, the "
+          "stronger the "
+          "larger; without colour the base does nearly all. A pointer on a token shows all weights in %.</p>\n";
     if (joined != legend_of) out += legend_html(names);
     legend_of = joined;
-    out += text("<h3>", escape_html(string_of(trace, "domain")), " <small>", escape_html(string_of(trace, "id")), ", ",
-                escape_html(string_of(trace, "model")), "</small></h3>\n<p class=\"tokens\">", trace_html(trace, names), "</p>\n");
+    out +=
+        text("<h3>", escape_html(string_of(trace, "domain")), " <small>", escape_html(string_of(trace, "id")), ", ",
+             escape_html(string_of(trace, "model")), "</small></h3>\n<p class=\"tokens\">", trace_html(trace, names), "</p>\n");
   }
   return out;
 }

@@ -77,9 +77,12 @@ std::string usage_html(const ReportInput &input, const TrainingRecord &record) {
   std::vector<std::vector<double>> values(entries);
   for (const Json &router : routers)
     for (size_t e = 0; e < entries && e < router.size(); e++) values[e].push_back(router.items()[e].number());
-  return text("<h3>Load in training</h3>\n<p class=\"note\">Share of the picks of each entry, router by router (the FFN routers of all layers, "
-              "then those of the attention), in the training of ", escape_html(record.name), ".</p>\n<figure class=\"heat\">",
-              heat_map_svg("Share of picks by router in training", names, values, "router"), "</figure>\n");
+  return text(
+      "<h3>Load in training</h3>\n<p class=\"note\">Share of the picks of each entry, router by router (the FFN routers of all "
+      "layers, "
+      "then those of the attention), in the training of ",
+      escape_html(record.name), ".</p>\n<figure class=\"heat\">",
+      heat_map_svg("Share of picks by router in training", names, values, "router"), "</figure>\n");
 }
 
 }  // namespace
@@ -94,8 +97,13 @@ std::string training_section(const ReportInput &input) {
     const auto number = [&](const char *key, double unit, int digits) {
       return Cell{fixed_html(unit * number_of(record.summary, key), digits)};
     };
-    table.row(record.name, {number("steps", 1, 0), number("tokens", 1, 0), number("train_loss_first", 1, 3), number("train_loss_last", 1, 3),
-                            number("eval_loss", 1, 3), number("tokens_per_s", 1, 0), {duration_html(number_of(record.summary, "seconds"))},
+    table.row(record.name, {number("steps", 1, 0),
+                            number("tokens", 1, 0),
+                            number("train_loss_first", 1, 3),
+                            number("train_loss_last", 1, 3),
+                            number("eval_loss", 1, 3),
+                            number("tokens_per_s", 1, 0),
+                            {duration_html(number_of(record.summary, "seconds"))},
                             number("peak_memory_bytes", 1e-9, 2)});
     loads += usage_html(input, record);
   }

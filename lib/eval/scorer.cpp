@@ -93,7 +93,8 @@ void Scorer::set_front(std::span<const int32_t> tokens) {
 
 size_t Scorer::skipped(const ChoiceQuestion &question) const {
   const std::vector<int32_t> &tokens = question.choices.front().tokens;
-  const bool fits = static_cast<size_t>(question.shared) > front_.size() && std::equal(front_.begin(), front_.end(), tokens.begin());
+  const bool fits =
+      static_cast<size_t>(question.shared) > front_.size() && std::equal(front_.begin(), front_.end(), tokens.begin());
   return fits ? front_.size() : 0;
 }
 

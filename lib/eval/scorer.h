@@ -49,7 +49,8 @@ class Scorer {
   Scorer(const BaseModel &model, const Overlay &overlay, const Cancel *cancel)
       : model_(model), overlay_(overlay), cancel_(cancel) {}
 
-  // Computes these tokens once; questions that begin with them cost only what follows, which has to begin before their choices do.
+  // Computes these tokens once; questions that begin with them cost only what follows, which has to begin before their choices
+  // do.
   void set_front(std::span<const int32_t> tokens);
   // Tokens of a question that are computed: not those of the front.
   int64_t cost(const ChoiceQuestion &question) const { return tokens_of(question) - static_cast<int64_t>(skipped(question)); }

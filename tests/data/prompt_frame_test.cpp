@@ -26,7 +26,8 @@ TEST(PromptFrame, IsTakenOffTheNameOfASchema) {
 }
 
 TEST(PromptFrame, HoldsTheRolesOfThePromptAndNothingElse) {
-  for (const auto &[frame, before, after] : {std::tuple{"@common", "Input: ", "\nOutput:"}, {"@unseen", "Please read this.\n\n", "\n\nMy response:"}}) {
+  for (const auto &[frame, before, after] :
+       {std::tuple{"@common", "Input: ", "\nOutput:"}, {"@unseen", "Please read this.\n\n", "\n\nMy response:"}}) {
     for (const auto &[file, space] : {std::pair{"medmcqa", true}, {"casehold", true}, {"gsm8k", false}, {"mbpp", false}}) {
       const std::string path = kData + "/" + file + "/heldout.jsonl";
       const ExampleFile own = read_examples(path, "", 3), other = read_examples(path, frame, 3);
@@ -38,7 +39,8 @@ TEST(PromptFrame, HoldsTheRolesOfThePromptAndNothingElse) {
         EXPECT_EQ(other.examples[i].completion, own.examples[i].completion);
         EXPECT_EQ(other.examples[i].choices.size(), own.examples[i].choices.size());
         // What stands between is in the prompt of the schema too, line by line.
-        const std::string middle = prompt.substr(std::string(before).size(), prompt.size() - std::string(before).size() - end.size());
+        const std::string middle =
+            prompt.substr(std::string(before).size(), prompt.size() - std::string(before).size() - end.size());
         for (size_t at = 0; at < middle.size();) {
           const size_t line = std::min(middle.find('\n', at), middle.size());
           EXPECT_NE(own.examples[i].prompt.find(middle.substr(at, line - at)), std::string::npos) << middle;

@@ -10,6 +10,7 @@
 #include "data/tokenize.h"
 #include "eval/comparison.h"
 #include "eval/exact_match.h"
+#include "eval/journal.h"
 #include "support/brute_force.h"
 #include "support/expect_error.h"
 #include "support/needs.h"
@@ -286,6 +287,47 @@ TEST_F(Evaluation, UniformMixingGivesEveryExpertTheSameWeight) {
   EXPECT_NEAR(find(results, "math", "uniform", "loss").mean_loss, find(results, "math", "medical", "loss").mean_loss, 1e-4);
   twice.router = nullptr;
   EXPECT_FAILS(uniform_mixture(twice), Code::invalid, "no router");
+}
+
+// Stopped after any group of items, in the middle of a line too, it goes on to the same bits.
+TEST_F(Evaluation, ResumedFromItsJournalItIsTheSameEvaluation) {
+  options_.scoring = "both";
+  const std::string path = folder_ / "progress.jsonl";
+  const auto evaluate_with = [&](const std::string &key, size_t units) {
+    EvalJournal journal(path, key, true);
+    EXPECT_EQ(journal.units(), units);
+    std::vector<EvalResult> results = evaluate(*model_, models_, tasks_, options_, nullptr, nullptr, &journal);
+    for (EvalResult &result : results) result.seconds = 0;
+    return evaluation_json(results, options_, Json::object()).dump() + evaluation_samples(results);
+  };
+  const std::string whole = evaluate_with("key", 0), lines = read_file(path);
+  const auto groups = static_cast<size_t>(std::count(lines.begin(), lines.end(), '\n')) - 1;
+  ASSERT_GT(groups, 10u);
+  for (size_t kept : {size_t{0}, size_t{1}, groups / 2, groups - 1, groups}) {
+    size_t end = lines.find('\n') + 1;
+    for (size_t i = 0; i < kept; i++) end = lines.find('\n', end) + 1;
+    write_file_atomic(path, lines.substr(0, end + (kept < groups ? 20 : 0)));
+    EXPECT_EQ(evaluate_with("key", kept), whole) << kept;
+  }
+  EXPECT_EQ(evaluate_with("another", 0), whole);  // other models or options: begun anew
+  EXPECT_EQ(EvalJournal(path, "another", false).units(), 0u);
+}
+
+TEST_F(Evaluation, AJournalIsBelieved) {
+  tasks_.resize(1);
+  models_.resize(1);
+  const std::string path = folder_ / "progress.jsonl";
+  {
+    EvalJournal journal(path, "key", true);
+    evaluate(*model_, models_, tasks_, options_, nullptr, nullptr, &journal);
+  }
+  std::string lines = read_file(path);
+  const size_t at = lines.find("\"nll\": ");
+  ASSERT_NE(at, std::string::npos);
+  lines.replace(at, lines.find(',', at) - at, "\"nll\": 77");
+  write_file_atomic(path, lines);
+  EvalJournal journal(path, "key", true);
+  EXPECT_EQ(evaluate(*model_, models_, tasks_, options_, nullptr, nullptr, &journal)[0].items[0].nll, 77) << "it was computed again";
 }
 
 TEST_F(Evaluation, RowsThatDoNotFitAreSkippedWithTheReason) {

@@ -94,11 +94,11 @@ TEST(MultipleChoice, AFrontIsComputedOnceAndChangesNothing) {
   const Overlay overlay{nullptr, mixture.get()};
   Scorer(*model, overlay, nullptr).score(plain);
   Scorer scorer(*model, overlay, nullptr);
-  const auto &tokens = questions[0].choices[0].tokens;
-  scorer.set_front(std::span(tokens).first(front.size()));  // a byte is a token
+  const std::vector<int32_t> tokens = tokenize_prompt(*model->tokenizer(), front);
+  scorer.set_front(tokens);
   scorer.score(questions);
   for (size_t i = 0; i < questions.size(); i++) {
-    const int64_t saved = i == 5 ? 0 : static_cast<int64_t>(front.size());
+    const int64_t saved = i == 5 ? 0 : static_cast<int64_t>(tokens.size());
     EXPECT_EQ(scorer.cost(questions[i]), tokens_of(plain[i]) - saved);
     EXPECT_EQ(questions[i].routing.tokens, plain[i].routing.tokens - saved);  // that of the item, not of the examples
     for (size_t c = 0; c < 3; c++) EXPECT_NEAR(questions[i].log_likelihood[c], plain[i].log_likelihood[c], 1e-3) << i;

@@ -36,7 +36,8 @@ std::string unsound(const std::string &page) {
     if (end == page.size()) return "an element without an end: " + page.substr(at, 60);
     const bool empty = page[end - 1] == '/';
     if (closes) {
-      if (open.empty() || open.back() != name) return "</" + name + "> closes " + (open.empty() ? "nothing" : open.back()) + " at: " + page.substr(at, 60);
+      if (open.empty() || open.back() != name)
+        return "</" + name + "> closes " + (open.empty() ? "nothing" : open.back()) + " at: " + page.substr(at, 60);
       open.pop_back();
     } else if (!empty && std::none_of(std::begin(kVoid), std::end(kVoid), [&](const char *one) { return name == one; })) {
       open.push_back(name);
@@ -53,7 +54,8 @@ size_t count(const std::string &page, const std::string &part) {
   return found;
 }
 
-const std::string kHostile = std::string("</script><script>alert(1)</script> \"quoted\" 'single' & <b>bold</b> {{body}} {{title}}\0end\xFF", 92);
+const std::string kHostile =
+    std::string("</script><script>alert(1)</script> \"quoted\" 'single' & <b>bold</b> {{body}} {{title}}\0end\xFF", 92);
 
 // Two domains under a base, an adapter and a mixture.
 ReportInput made_up(const std::string &name) {
@@ -96,14 +98,15 @@ ReportInput made_up(const std::string &name) {
       results.push_back(result);
     }
   }
-  const Json run = Json::object({{"library_version", "9.9"},
-                                 {"base_model", name},
-                                 {"base_model_path", "models/" + name},
-                                 {"weights_fingerprint", "00ff"},
-                                 {"time", "2026-01-31T12:00:00Z"},
-                                 {"command", "moe-eval run --tasks '" + name + "'"},
-                                 {"inputs", Json::array().push(Json::object({{"option", "tasks"}, {"name", name}, {"path", name}, {"sha256", "abc123"}}))},
-                                 {"options", Json::object({{"tasks", name}})}});
+  const Json run = Json::object(
+      {{"library_version", "9.9"},
+       {"base_model", name},
+       {"base_model_path", "models/" + name},
+       {"weights_fingerprint", "00ff"},
+       {"time", "2026-01-31T12:00:00Z"},
+       {"command", "moe-eval run --tasks '" + name + "'"},
+       {"inputs", Json::array().push(Json::object({{"option", "tasks"}, {"name", name}, {"path", name}, {"sha256", "abc123"}}))},
+       {"options", Json::object({{"tasks", name}})}});
   ReportInput input;
   input.evaluation = Json::parse(evaluation_json(results, {}, run).dump(), "evaluation");
   input.items = json_lines(evaluation_items(results), "items");
@@ -121,14 +124,15 @@ TEST(Report, ShowsTheMatrixTheComparisonsAndTheRest) {
   const std::string page = report_html(made_up("medical"));
   EXPECT_EQ(unsound(page), "");
   EXPECT_NE(page.find("<h1>Evaluation of medical</h1>"), std::string::npos);
-  for (const char *id : {"results", "comparisons", "forgetting", "routing", "tokens", "calibration", "training", "items", "reproduce"}) {
+  for (const char *id :
+       {"results", "comparisons", "forgetting", "routing", "tokens", "calibration", "training", "items", "reproduce"}) {
     EXPECT_EQ(count(page, text("<section id=\"", id, "\"")), 1u) << id;
     EXPECT_EQ(count(page, text("href=\"#", id, "\"")), 1u) << id;
   }
-  EXPECT_NE(page.find(">50.0<"), std::string::npos);         // accuracy of the base
-  EXPECT_NE(page.find("25.0 – 100.0"), std::string::npos);   // its interval
-  EXPECT_NE(page.find(">2.125<"), std::string::npos);        // a loss
-  EXPECT_NE(page.find("medical − base"), std::string::npos); // the base comes second
+  EXPECT_NE(page.find(">50.0<"), std::string::npos);          // accuracy of the base
+  EXPECT_NE(page.find("25.0 – 100.0"), std::string::npos);    // its interval
+  EXPECT_NE(page.find(">2.125<"), std::string::npos);         // a loss
+  EXPECT_NE(page.find("medical − base"), std::string::npos);  // the base comes second
   EXPECT_NE(page.find("<b>\u22121.125</b>"), std::string::npos) << "the loss of medical - base, certain";
   EXPECT_NE(page.find(">1 / 0<"), std::string::npos) << "items that only the adapter has right";
   EXPECT_NE(page.find("layer 1: 60.0 %"), std::string::npos) << "the heat map";
@@ -141,7 +145,8 @@ TEST(Report, ShowsTheMatrixTheComparisonsAndTheRest) {
 
 TEST(Report, NeedsNoNetworkAndStandsWithoutItsScript) {
   const std::string page = report_html(made_up("medical"));
-  for (const char *outside : {"http:", "https:", "src=", "@import", "url("}) EXPECT_EQ(page.find(outside), std::string::npos) << outside;
+  for (const char *outside : {"http:", "https:", "src=", "@import", "url("})
+    EXPECT_EQ(page.find(outside), std::string::npos) << outside;
   EXPECT_EQ(count(page, "<script"), 1u);
   EXPECT_NE(page.find("<form class=\"filters\" hidden"), std::string::npos) << "what needs the script stays hidden without it";
   EXPECT_EQ(page.find("onclick"), std::string::npos);
@@ -185,9 +190,11 @@ TEST(Report, ReadsTheFilesOfAnEvaluationAndOfItsTraining) {
   write_file_atomic(folder / "evaluation/evaluation_results.json", input.evaluation.dump());
   write_file_atomic(folder / "evaluation/evaluation_items.jsonl", input.items[0].dump() + "\n\n" + input.items[1].dump());
   // Steps 2 and 3 stand twice, as after a resume; the last line was cut off.
-  write_file_atomic(folder / "medical/metrics.jsonl",
-                    "{\"step\": 1, \"loss\": 4}\n{\"step\": 2, \"loss\": 9}\n{\"step\": 3, \"loss\": 9}\n{\"event\": \"resumed\", \"step\": 1}\n"
-                    "{\"step\": 2, \"loss\": 3}\n{\"step\": 3, \"loss\": 2}\n{\"step\": 3, \"eval_loss\": 1}\n{\"step\": 4, \"lo");
+  write_file_atomic(
+      folder / "medical/metrics.jsonl",
+      "{\"step\": 1, \"loss\": 4}\n{\"step\": 2, \"loss\": 9}\n{\"step\": 3, \"loss\": 9}\n{\"event\": \"resumed\", \"step\": "
+      "1}\n"
+      "{\"step\": 2, \"loss\": 3}\n{\"step\": 3, \"loss\": 2}\n{\"step\": 3, \"eval_loss\": 1}\n{\"step\": 4, \"lo");
   write_file_atomic(folder / "medical/m_training_summary.json", "{\"domain\": \"the medical one\"}");
   const ReportInput read = read_report_input(folder / "evaluation", {folder / "medical/"});
   EXPECT_EQ(read.items.size(), 2u);

@@ -87,8 +87,8 @@ std::vector<std::string> event_files(const std::string &folder) {
 }
 
 TEST(EventFile, Crc32cIsThatOfTheStandard) {
-  EXPECT_EQ(crc32c("123456789"), 0xE3069283u);               // the check value of the algorithm
-  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);     // RFC 3720, B.4
+  EXPECT_EQ(crc32c("123456789"), 0xE3069283u);            // the check value of the algorithm
+  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, B.4
   EXPECT_EQ(crc32c(std::string(32, '\xFF')), 0x62A8AB43u);
 }
 
