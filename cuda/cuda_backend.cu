@@ -75,6 +75,10 @@ void CudaBackend::download(void *to, const void *from, size_t bytes) {
   if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()), "copy from the device");
   synchronize();
 }
+void CudaBackend::copy_bytes(void *to, const void *from, size_t bytes) {
+  select();
+  if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()), "copy on the device");
+}
 
 void CudaBackend::synchronize() {
   select();

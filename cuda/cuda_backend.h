@@ -20,6 +20,7 @@ class CudaBackend final : public Backend {
   Memory allocate(size_t bytes) override;
   void upload(void *to, const void *from, size_t bytes) override;
   void download(void *to, const void *from, size_t bytes) override;
+  void copy_bytes(void *to, const void *from, size_t bytes) override;
   void synchronize() override;
 
   void matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) override;

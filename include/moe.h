@@ -309,11 +309,13 @@ typedef struct moe_model moe_model;
 /*
  * Loads a base model from a Hugging Face folder or a GGUF file, or a bundle folder together with its base model.
  *   path      UTF-8 path of the folder or file
- *   options   may be NULL. Options: compute, threads, base_model_name; for a bundle also base_model (required) and strict_base.
- *             The log callback of the options stays with the model
+ *   options   may be NULL. Options: device, compute, threads, base_model_name; for a bundle also base_model (required) and
+ *             strict_base. device cuda keeps the weights and all that is computed in the memory of an NVIDIA GPU. The log
+ *             callback of the options stays with the model
  *   cancel    may be NULL; looked at while tensors are read
  *   out       freed by moe_model_free
- * Errors: IO, FORMAT (naming file and tensor or key), UNSUPPORTED (an architecture or type), CANCELLED. Any thread. Since 0.1.
+ * Errors: IO, FORMAT (naming file and tensor or key), UNSUPPORTED (an architecture or type, or no CUDA part of the library),
+ * DEVICE (no driver or no such device), NOMEM, CANCELLED. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_model_load(const char *path, const moe_options *options, moe_cancel_token *cancel, moe_model **out,
                                moe_error *error);
@@ -1016,8 +1018,9 @@ MOE_API int32_t moe_dump(const moe_model *model, const moe_lora *lora, const moe
                          moe_error *error);
 
 /*
- * This machine and build as JSON: version, features, CPU level, threads, memory in bytes; with the option measure (options may be
- * NULL) also the measured peak rates of the cores and of the memory. *out is freed by moe_text_free. Any thread. Since 0.1.
+ * This machine and build as JSON: version, features, CPU level, the first CUDA device or what it lacks, threads, memory in bytes;
+ * with the option measure (options may be NULL) also the measured peak rates of the cores and of the memory. *out is freed by
+ * moe_text_free. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_doctor(const moe_options *options, moe_text **out, moe_error *error);
 

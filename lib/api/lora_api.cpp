@@ -77,7 +77,7 @@ int32_t moe_lora_save(const moe_lora *lora, const char *folder, moe_error *error
 
 int64_t moe_lora_parameters(const moe_lora *lora) {
   const LoraCore *core = peek(lora);
-  return core ? static_cast<int64_t>(std::as_const(*core->adapter).parameters().size()) : 0;
+  return core ? static_cast<int64_t>(core->adapter->size()) : 0;
 }
 
 int32_t moe_lora_is_zero(const moe_lora *lora) {

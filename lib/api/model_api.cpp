@@ -9,6 +9,7 @@ namespace moe::api {
 ModelOptions model_options(const Options &options) {
   ModelOptions result;
   result.compute = options.text("compute");
+  result.device = options.text("device");
   result.threads = static_cast<int>(options.integer("threads"));
   result.base_model_name = options.text("base_model_name");
   result.log = options.log;

@@ -141,9 +141,18 @@ std::string checked_boolean(const OptionRow &row, std::string_view value) {
   refuse(row, "true or false", value);
 }
 
+// A choice "word:N" stands for the word with any number.
+bool is_numbered(std::string_view choice, std::string_view value) {
+  if (!choice.ends_with(":N")) return false;
+  const std::string_view word = choice.substr(0, choice.size() - 1);
+  if (!value.starts_with(word)) return false;
+  value.remove_prefix(word.size());
+  return !value.empty() && value.size() <= 4 && value.find_first_not_of("0123456789") == value.npos;
+}
+
 std::string checked_choice(const OptionRow &row, std::string_view value) {
   for (const std::string &choice : split(row.choices, "|")) {
-    if (value == choice) return choice;
+    if (value == choice || is_numbered(choice, value)) return std::string(value);
   }
   refuse(row, row.choices, value);
 }

@@ -13,6 +13,7 @@
 #include "formats/packed.h"
 #include "model/dump.h"
 #include "model/inspect.h"
+#include "tensor/cuda.h"
 
 namespace moe::api {
 namespace {
@@ -42,6 +43,15 @@ std::vector<Feature> features() {
           {MOE_FEATURE_NEON_I8MM, "neon_i8mm", level("neon_i8mm")}};
 }
 
+// The name of the first device, or what is missing.
+std::string cuda_device() {
+  try {
+    return open_cuda("cuda")->name();
+  } catch (const Error &error) {
+    return error.message();
+  }
+}
+
 Json doctor(const Options &options) {
   Json list = Json::object();
   for (const Feature &feature : features()) list.set(feature.name, feature.present);
@@ -50,6 +60,7 @@ Json doctor(const Options &options) {
                             {"abi_version", moe_abi_version()},
                             {"features", std::move(list)},
                             {"cpu_level", cpu::best_kernels().level},
+                            {"cuda", cuda_device()},
                             {"threads", usable_processors()},
                             {"memory_bytes", pages(_SC_PHYS_PAGES) * pages(_SC_PAGESIZE)}});
 #ifdef _SC_AVPHYS_PAGES

@@ -98,7 +98,8 @@ void Adapter::lay_out(const BaseModel &model) {
     largest_rank_ = std::max(largest_rank_, slot.rank);
     (is_attention(module) ? targets_attention_ : targets_ffn_) = true;
   });
-  parameters_.assign(size, 0);
+  parameters_ = SharedArray(size);
+  gradients_ = SharedArray(size);
 }
 
 std::shared_ptr<Adapter> Adapter::create(const BaseModel &model, const LoraConfig &config, uint64_t seed) {
@@ -111,13 +112,14 @@ std::shared_ptr<Adapter> Adapter::create(const BaseModel &model, const LoraConfi
     fail(Code::invalid, "target_modules: '", unmatched.front(), "' matches no projection of ", model.path());
   }
   adapter->lay_out(model);
+  const std::span<float> values = adapter->parameters();
   for_each_module(model.config(), [&](int64_t layer, Module module) {
     const Slot &slot = adapter->slot(layer, module);
     if (slot.rank == 0) return;
     const Random random(seed, kFirstStream | static_cast<uint64_t>(layer * kModules + static_cast<int>(module)));
     const double bound = 1 / std::sqrt(static_cast<double>(slot.in));
     for (size_t i = slot.a; i < slot.b; i++)
-      adapter->parameters_[i] = static_cast<float>((2 * random.uniform(i - slot.a) - 1) * bound);
+      values[i] = static_cast<float>((2 * random.uniform(i - slot.a) - 1) * bound);
   });
   return adapter;
 }
@@ -130,6 +132,7 @@ std::shared_ptr<Adapter> Adapter::load(const BaseModel &model, const std::string
   if (!file.modules.empty()) adapter->prefix_ = prefix_of(file.modules.front().path);
   adapter->lay_out(model);
 
+  const std::span<float> values = adapter->parameters();
   size_t taken = 0;
   for_each_module(model.config(), [&](int64_t layer, Module module) {
     const Slot &slot = adapter->slot(layer, module);
@@ -143,8 +146,8 @@ std::shared_ptr<Adapter> Adapter::load(const BaseModel &model, const std::string
            slot.rank, "] as the base model ", model.path(), " needs, found [", found->rank, ", ", found->in, "] and [",
            found->out, ", ", found->rank, "]");
     }
-    std::copy(found->a.begin(), found->a.end(), adapter->parameters_.begin() + static_cast<std::ptrdiff_t>(slot.a));
-    std::copy(found->b.begin(), found->b.end(), adapter->parameters_.begin() + static_cast<std::ptrdiff_t>(slot.b));
+    std::copy(found->a.begin(), found->a.end(), values.begin() + static_cast<std::ptrdiff_t>(slot.a));
+    std::copy(found->b.begin(), found->b.end(), values.begin() + static_cast<std::ptrdiff_t>(slot.b));
     taken++;
   });
   if (taken != file.modules.size()) {
@@ -168,10 +171,11 @@ void Adapter::save(const BaseModel &model, const std::string &folder) const {
   file.config = config_;
   file.architecture_fingerprint = model.architecture_fingerprint();
   file.weights_fingerprint = model.weights_fingerprint();
+  const std::span<const float> values = parameters();
   for_each_module(model.config(), [&](int64_t layer, Module module) {
     const Slot &slot = this->slot(layer, module);
     if (slot.rank == 0) return;
-    const auto at = [&](size_t offset) { return parameters_.begin() + static_cast<std::ptrdiff_t>(offset); };
+    const auto at = [&](size_t offset) { return values.begin() + static_cast<std::ptrdiff_t>(offset); };
     const size_t end = slot.b + static_cast<size_t>(slot.out * slot.rank);
     file.modules.push_back(
         {path_of(layer, module), slot.rank, slot.in, slot.out, slot.scale, {at(slot.a), at(slot.b)}, {at(slot.b), at(end)}});
@@ -179,29 +183,36 @@ void Adapter::save(const BaseModel &model, const std::string &folder) const {
   write_peft_adapter(folder, file);
 }
 
-LowRank Adapter::factors(int64_t layer, Module module) const {
-  const Slot &slot = this->slot(layer, module);
+LowRank Adapter::factors_at(const Slot &slot, const float *parameters) {
   if (slot.rank == 0) return {};
-  return {slot.rank, slot.scale, parameters_.data() + slot.a, parameters_.data() + slot.b};
+  return {slot.rank, slot.scale, parameters + slot.a, parameters + slot.b};
+}
+LowRankGradient Adapter::gradient_at(const Slot &slot, float *gradients) {
+  if (slot.rank == 0) return {};
+  return {gradients + slot.a, gradients + slot.b};
 }
 
+LowRank Adapter::factors(int64_t layer, Module module) const { return factors_at(slot(layer, module), parameters().data()); }
 LowRankGradient Adapter::gradient_of(int64_t layer, Module module) {
-  const Slot &slot = this->slot(layer, module);
-  if (slot.rank == 0) return {};
-  const std::span<float> all = gradients();
-  return {all.data() + slot.a, all.data() + slot.b};
+  return gradient_at(slot(layer, module), gradients().data());
 }
 
-std::span<float> Adapter::gradients() {
-  if (gradients_.size() != parameters_.size()) gradients_.assign(parameters_.size(), 0);
-  return gradients_;
+void Adapter::bring(const std::shared_ptr<Backend> &backend, bool train) {
+  parameters_.bring(backend, false);
+  if (train) gradients_.bring(backend, true);
+}
+LowRank Adapter::op_factors(int64_t layer, Module module) const {
+  return factors_at(slot(layer, module), parameters_.brought());
+}
+LowRankGradient Adapter::op_gradient(int64_t layer, Module module) const {
+  return gradient_at(slot(layer, module), gradients_.brought());
 }
 
 bool Adapter::delta_is_zero() const {
+  const std::span<const float> all = parameters();
   for (const auto &layer : slots_) {
     for (const Slot &slot : layer) {
       if (slot.rank == 0 || slot.scale == 0) continue;
-      const std::span<const float> all(parameters_);
       const size_t a = static_cast<size_t>(slot.rank * slot.in), b = static_cast<size_t>(slot.out * slot.rank);
       if (!product_is_zero(all.subspan(slot.a, a), all.subspan(slot.b, b), static_cast<size_t>(slot.rank))) return false;
     }

@@ -9,6 +9,7 @@
 
 #include "formats/peft.h"
 #include "model/base_model.h"
+#include "tensor/shared_array.h"
 
 namespace moe {
 
@@ -24,16 +25,24 @@ class Adapter {
   void save(const BaseModel &model, const std::string &folder) const;
 
   const LoraConfig &config() const { return config_; }
-  LowRank factors(int64_t layer, Module module) const;                // rank 0 where the module is not adapted
-  LowRankGradient gradient_of(int64_t layer, Module module);          // into gradients(); null pointers where not adapted
+  int64_t rank(int64_t layer, Module module) const { return slot(layer, module).rank; }  // 0 where the module is not adapted
+  LowRank factors(int64_t layer, Module module) const;        // into parameters(); null pointers where not adapted
+  LowRankGradient gradient_of(int64_t layer, Module module);  // into gradients()
+  // For ops: after bring() in a pass, which writes the gradients where the adapter trains in it, the same in the backend's memory.
+  void bring(const std::shared_ptr<Backend> &backend, bool train);
+  LowRank op_factors(int64_t layer, Module module) const;
+  LowRankGradient op_gradient(int64_t layer, Module module) const;
   bool targets_attention() const { return targets_attention_; }
   bool targets_ffn() const { return targets_ffn_; }
   bool delta_is_zero() const;
   int64_t largest_rank() const { return largest_rank_; }
 
-  std::span<float> parameters() { return parameters_; }
-  std::span<const float> parameters() const { return parameters_; }
-  std::span<float> gradients();  // allocated at first use, zero then
+  std::span<float> parameters() { return parameters_.host(); }
+  std::span<const float> parameters() const { return parameters_.host(); }
+  std::span<float> gradients() { return gradients_.host(); }  // zero at first
+  SharedArray &shared_parameters() { return parameters_; }    // for an optimizer, which works in the backend's memory
+  SharedArray &shared_gradients() { return gradients_; }
+  size_t size() const { return parameters_.size(); }
   // (PEFT key, shape, offset into parameters()) in a fixed order, for checkpoints and dumps.
   struct Entry {
     std::string key;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -50,12 +59,14 @@ class Adapter {
   };
   const Slot &slot(int64_t layer, Module module) const { return slots_[static_cast<size_t>(layer)][static_cast<size_t>(module)]; }
   void lay_out(const BaseModel &model);
+  static LowRank factors_at(const Slot &slot, const float *parameters);
+  static LowRankGradient gradient_at(const Slot &slot, float *gradients);
   std::string path_of(int64_t layer, Module module) const;  // the module's path in the names of the adapter
 
   LoraConfig config_;
   std::string prefix_ = "model.";  // before "layers.N...."; another one where the adapter was made on a vision model's decoder
   std::vector<std::array<Slot, kModules>> slots_;
-  std::vector<float> parameters_, gradients_;
+  SharedArray parameters_, gradients_;
   bool targets_attention_ = false, targets_ffn_ = false;
   int64_t largest_rank_ = 0;
 };

@@ -3,11 +3,13 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/processors.h"
 #include "cpu/backend.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "model/weight_loader.h"
+#include "tensor/cuda.h"
 
 namespace moe {
 namespace {
@@ -23,6 +25,12 @@ DType activation_type_of(const std::string &compute) {
 int thread_count(int wanted) {
   if (wanted < 0 || wanted > kMaxThreads) fail(Code::invalid, "threads: expected 0 to ", kMaxThreads, ", found ", wanted);
   return wanted > 0 ? wanted : usable_processors();
+}
+
+std::shared_ptr<Backend> make_backend(const ModelOptions &options, const std::shared_ptr<ThreadPool> &pool) {
+  if (options.backend) return options.backend;
+  if (options.device == "cpu") return cpu::make_backend(pool, cpu::best_kernels());
+  return open_cuda(options.device);
 }
 
 bool is_gguf(const std::string &path) {
@@ -60,7 +68,7 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
   model->log_ = options.log;
   model->activation_type_ = activation_type_of(options.compute);
   model->pool_ = std::make_shared<ThreadPool>(thread_count(options.threads));
-  model->backend_ = cpu::make_backend(model->pool_, cpu::best_kernels());
+  model->backend_ = make_backend(options, model->pool_);
   model->int8_ = options.compute == "int8" || (options.compute == "auto" && model->backend_->fast_int8());
   model->name_ = options.base_model_name;
 

@@ -1,5 +1,5 @@
 // A base model: weights in their stored precision, tokenizer and config; immutable and shared after load. Read from a Hugging
-// Face folder (config.json, safetensors) or from one GGUF file.
+// Face folder (config.json, safetensors) or from one GGUF file. Pointers to weights point into memory of backend().
 #pragma once
 #include <array>
 #include <memory>
@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/cancel.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "model/config.h"
@@ -23,6 +22,8 @@ struct ModelOptions {
   // (one scale for 32 values); auto: int8 where the processor makes it faster, else bf16. Training always has f32 or bf16.
   std::string compute = "auto";
   int threads = 0;                // 0 = the cores this process may use
+  std::string device = "cpu";     // "cpu", "cuda" or "cuda:N"
+  std::shared_ptr<Backend> backend;  // computes in place of `device`, where it is given
   std::string base_model_name;    // overrides the name recorded in adapters
   Log log;
 };
@@ -48,6 +49,7 @@ class BaseModel {
   const Matrix &embedding() const { return embedding_; }
   const Matrix &head() const { return head_; }       // the embedding itself when tied
   const float *final_norm() const { return final_norm_; }
+  const float *rope_frequencies(size_t rope) const { return rope_frequencies_[rope]; }  // [h / 2] of config().ropes[rope]
   const Tokenizer *tokenizer() const { return tokenizer_.get(); }  // nullptr: the folder has none
   const Tokenizer &require_tokenizer() const;        // Code::unsupported naming the folder, and why it cannot be used
   const std::string &why_no_tokenizer() const { return why_no_tokenizer_; }  // "" when there is one, or none at all
@@ -55,6 +57,7 @@ class BaseModel {
   const std::string &weights_fingerprint() const { return weights_fingerprint_; }
 
   Backend &backend() const { return *backend_; }
+  const std::shared_ptr<Backend> &shared_backend() const { return backend_; }
   ThreadPool &pool() const { return *pool_; }
   std::mutex &pass_mutex() const { return pass_mutex_; }  // a pass holds it: ops of one backend never overlap
   DType activation_type() const { return activation_type_; }  // f32 or bf16, from `compute`
@@ -75,10 +78,11 @@ class BaseModel {
   std::vector<LayerWeights> layers_;
   Matrix embedding_, head_;
   const float *final_norm_ = nullptr;
-  std::vector<Buffer> storage_;
+  std::vector<const float *> rope_frequencies_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<ThreadPool> pool_;
-  std::unique_ptr<Backend> backend_;
+  std::shared_ptr<Backend> backend_;
+  Memory storage_{nullptr, nullptr};  // of all weights
   mutable std::mutex pass_mutex_;
   DType activation_type_ = DType::bf16;
   bool int8_ = false;

@@ -113,7 +113,7 @@ class BundleWriter {
       }
       config_.adapter_paths.push_back(path);
       check(text("adapter ", domain),
-            text(source, ": ", adapter->parameters().size(), " parameters, largest rank ", adapter->largest_rank(),
+            text(source, ": ", adapter->size(), " parameters, largest rank ", adapter->largest_rank(),
                  adapter->delta_is_zero() ? ", changes nothing: its delta is zero" : ""));
     }
   }

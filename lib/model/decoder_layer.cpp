@@ -4,6 +4,8 @@
 #include <array>
 #include <utility>
 
+#include "model/router_statistics.h"
+
 namespace moe {
 namespace {
 
@@ -17,6 +19,25 @@ uint64_t dropout_stream(uint64_t step, int64_t layer, Module module) {
 DecoderLayer::DecoderLayer(const BaseModel &model, const Overlay &overlay, const PassRequest &request, int64_t tokens)
     : model_(model), config_(model.config()), overlay_(overlay), request_(request), ops_(model.backend()), tokens_(tokens),
       experts_(overlay.mixture ? static_cast<int64_t>(overlay.mixture->experts.size()) : 0) {}
+
+void DecoderLayer::bring_overlay() const {
+  const std::shared_ptr<Backend> &backend = model_.shared_backend();
+  if (overlay_.adapter) overlay_.adapter->bring(backend, request_.train == Trainable::adapter);
+  if (!overlay_.mixture) return;
+  for (const auto &expert : overlay_.mixture->experts) expert->bring(backend, trains_experts());
+  if (overlay_.mixture->router) overlay_.mixture->router->bring(backend, trains_router());
+}
+
+void DecoderLayer::point_routers(int64_t layer, const RoutingMemory &routing, LayerState &state) const {
+  const auto point = [&](RouterKind kind, RouterState &router, float *&gate_gradient) {
+    if (!routes(kind)) return;
+    const size_t index = router_index(overlay_.mixture->router->config(), layer, kind);
+    router = routing.state(index);
+    gate_gradient = routing.gate_gradient(index);
+  };
+  point(RouterKind::attention, state.attention_router, state.attention_gate_gradient);
+  point(RouterKind::ffn, state.ffn_router, state.ffn_gate_gradient);
+}
 
 Rows DecoderLayer::activations(Arena &arena, int64_t columns) const {
   const DType type = model_.activation_type();
@@ -47,7 +68,7 @@ LayerState DecoderLayer::take_state(Arena &arena, bool backward) const {
     const auto take_term = [&](const Adapter &adapter) {
       LowRankTerm term;
       int64_t rank = 0;
-      for (int64_t l = 0; l < config_.layers; l++) rank = std::max(rank, adapter.factors(l, static_cast<Module>(m)).rank);
+      for (int64_t l = 0; l < config_.layers; l++) rank = std::max(rank, adapter.rank(l, static_cast<Module>(m)));
       term.u = arena.take<float>(t * static_cast<size_t>(rank));
       state.terms[m].push_back(term);
     };
@@ -56,16 +77,6 @@ LayerState DecoderLayer::take_state(Arena &arena, bool backward) const {
       for (const auto &expert : overlay_.mixture->experts) take_term(*expert);
     }
   }
-  const auto take_router = [&](RouterState &router) {
-    const size_t entries = static_cast<size_t>(experts_ + 1), k = static_cast<size_t>(overlay_.mixture->router->config().top_k);
-    router.z = arena.take<float>(t * entries);
-    router.p = arena.take<float>(t * entries);
-    router.picked = arena.take<int32_t>(t * k);
-    router.selected = arena.take<uint8_t>(t * static_cast<size_t>(experts_));
-    router.gates = arena.take<float>(t * static_cast<size_t>(experts_));
-  };
-  if (routes(RouterKind::attention)) take_router(state.attention_router);
-  if (routes(RouterKind::ffn)) take_router(state.ffn_router);
   return state;
 }
 
@@ -102,7 +113,6 @@ LayerScratch DecoderLayer::take_scratch(Arena &arena, bool backward) const {
   s.dq = activations(arena, config_.query_width());
   s.dk = activations(arena, config_.kv_width());
   s.dv = activations(arena, config_.kv_width());
-  s.gate_gradient = arena.take<float>(t * static_cast<size_t>(experts_));
   s.dz = arena.take<float>(t * static_cast<size_t>(experts_ + 1));
   return s;
 }
@@ -126,15 +136,14 @@ AttentionShape DecoderLayer::attention_shape(int64_t layer) const {
 
 // The low-rank terms of this layer's projections; u stays where take_state put it.
 void DecoderLayer::set_terms(int64_t layer, LayerState &state) const {
-  const bool train_experts = request_.train == Trainable::experts || request_.train == Trainable::joint;
   for (int m = 0; m < kModules; m++) {
     const Module module = static_cast<Module>(m);
     for (size_t i = 0; i < state.terms[m].size(); i++) {
       LowRankTerm &term = state.terms[m][i];
       Adapter &adapter = overlay_.adapter ? *overlay_.adapter : *overlay_.mixture->experts[i];
-      term.factors = adapter.factors(layer, module);
+      term.factors = adapter.op_factors(layer, module);
       term.gradient = {};
-      if (overlay_.adapter ? request_.train == Trainable::adapter : train_experts) term.gradient = adapter.gradient_of(layer, module);
+      if (overlay_.adapter ? request_.train == Trainable::adapter : trains_experts()) term.gradient = adapter.op_gradient(layer, module);
       const bool drops = request_.training && overlay_.adapter && term.gradient.a;  // experts train without dropout, as in the FFN
       term.dropout = drops ? static_cast<float>(adapter.config().dropout) : 0.0f;
       term.dropout_seed = request_.dropout_seed + i;
@@ -148,17 +157,16 @@ void DecoderLayer::set_terms(int64_t layer, LayerState &state) const {
 }
 
 std::vector<MixtureExpert> DecoderLayer::experts_of(int64_t layer) const {
-  const bool train = request_.train == Trainable::experts || request_.train == Trainable::joint;
   std::vector<MixtureExpert> experts;
   for (const auto &adapter : overlay_.mixture->experts) {
     MixtureExpert expert;
-    expert.gate = adapter->factors(layer, Module::gate_proj);
-    expert.up = adapter->factors(layer, Module::up_proj);
-    expert.down = adapter->factors(layer, Module::down_proj);
-    if (train) {
-      expert.gate_gradient = adapter->gradient_of(layer, Module::gate_proj);
-      expert.up_gradient = adapter->gradient_of(layer, Module::up_proj);
-      expert.down_gradient = adapter->gradient_of(layer, Module::down_proj);
+    expert.gate = adapter->op_factors(layer, Module::gate_proj);
+    expert.up = adapter->op_factors(layer, Module::up_proj);
+    expert.down = adapter->op_factors(layer, Module::down_proj);
+    if (trains_experts()) {
+      expert.gate_gradient = adapter->op_gradient(layer, Module::gate_proj);
+      expert.up_gradient = adapter->op_gradient(layer, Module::up_proj);
+      expert.down_gradient = adapter->op_gradient(layer, Module::down_proj);
     }
     experts.push_back(expert);
   }
@@ -197,8 +205,8 @@ Rows DecoderLayer::normalize(int64_t layer, std::initializer_list<Module> module
   const bool routed = routes(kind);
   ops_.rms_norm(tokens_, config_.hidden, f32_rows(x, config_.hidden), weight, config_.norm_epsilon, routed ? scratch.normed : input, Store::set);
   if (!routed) return input;
-  const Router &router = *overlay_.mixture->router;
-  ops_.router(router_shape(), scratch.normed, router.weight(layer, kind), router.bias(layer, kind), state);
+  const Router::OpPointers router = overlay_.mixture->router->op_pointers(layer, kind, false);
+  ops_.router(router_shape(), scratch.normed, router.weight, router.bias, state);
   if (input.dtype == DType::i8) ops_.copy(tokens_, config_.hidden, scratch.normed, input, Store::set);
   return input;
 }

@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "model/mixture.h"
+#include "model/routing_memory.h"
 #include "model/training_pass.h"
 
 namespace moe {
@@ -23,7 +24,9 @@ struct LayerState {
   float *middle = nullptr;      // [T, d] residual stream after attention
   Rows gate, up;                // [T, f] of the base (with one adapter: of the adapted projections)
   std::vector<LowRankTerm> terms[kModules];  // with their u
+  // Of routing_memory.h, where the layer routes: pointed at before it runs.
   RouterState attention_router, ffn_router;
+  float *attention_gate_gradient = nullptr, *ffn_gate_gradient = nullptr;  // [T, E]; backward
 };
 
 // Buffers that all layers of a pass share, and what the pass is about.
@@ -40,13 +43,15 @@ struct LayerScratch {
   Rows dy;                      // [T, d]
   Rows da, db;                  // [T, f]
   Rows dq, dk, dv;              // [T, H h], [T, G h]
-  float *gate_gradient = nullptr;  // [T, E]
-  float *dz = nullptr;             // [T, E + 1]
+  float *dz = nullptr;          // [T, E + 1]
 };
 
 class DecoderLayer {
  public:
   DecoderLayer(const BaseModel &model, const Overlay &overlay, const PassRequest &request, int64_t tokens);
+
+  // Before the layers run: what the overlay holds, brought to where ops read it.
+  void bring_overlay() const;
 
   // Sizes depend on the model, the overlay and the token count only. `backward` also takes what only the way back needs.
   LayerState take_state(Arena &arena, bool backward) const;
@@ -73,9 +78,8 @@ class DecoderLayer {
 
   bool routes(RouterKind kind) const { return overlay_.mixture && overlay_.mixture->router && overlay_.mixture->router->has(kind); }
   RouterShape router_shape() const;
-  // Norm of the gate gradients of the last backward() and the number of tokens without any, [ffn, attention]; for the alarms.
-  double gate_gradient_norm[2] = {0, 0};
-  double zero_gradient_tokens[2] = {0, 0};
+  // The states of the layer's routers, in the memory of all.
+  void point_routers(int64_t layer, const RoutingMemory &routing, LayerState &state) const;
 
  private:
   Rows normalize(int64_t layer, std::initializer_list<Module> modules, RouterKind kind, const float *x, const float *weight, RouterState &state,
@@ -90,7 +94,8 @@ class DecoderLayer {
   void project_backward(int64_t layer, Module module, Rows x, Rows dy, float *dx, Store store, LayerState &state, LayerScratch &scratch);
   void set_terms(int64_t layer, LayerState &state) const;
   std::vector<MixtureExpert> experts_of(int64_t layer) const;
-  void note_gate_gradient(RouterKind kind, const RouterState &state, const float *gradient);
+  bool trains_experts() const { return request_.train == Trainable::experts || request_.train == Trainable::joint; }
+  bool trains_router() const { return request_.train == Trainable::router || request_.train == Trainable::joint; }
   AttentionShape attention_shape(int64_t layer) const;
   Rows activations(Arena &arena, int64_t columns) const;
   // What the projections of one input read: i8 rows in the scratch where all their weights take them, else `rows` itself.

@@ -1,7 +1,5 @@
 // The way back through one layer (decoder_layer.h has the forward formulas). Gradients of the residual stream are f32; what goes
 // into a product is in the activation type. Norm inputs and h are computed again, the routing is the stored one.
-#include <cmath>
-
 #include "model/decoder_layer.h"
 
 namespace moe {
@@ -10,22 +8,6 @@ void DecoderLayer::project_backward(int64_t layer, Module module, Rows x, Rows d
                                     LayerScratch &scratch) {
   const Matrix &w = model_.layer(layer).projection[static_cast<size_t>(module)];
   ops_.projection_backward(tokens_, x, w, state.terms[static_cast<int>(module)], dy, f32_rows(dx, w.columns), store, scratch.projection);
-}
-
-void DecoderLayer::note_gate_gradient(RouterKind kind, const RouterState &state, const float *gradient) {
-  double squares = 0;
-  int64_t zero = 0;
-  for (int64_t t = 0; t < tokens_; t++) {
-    bool any = false;
-    for (int64_t i = 0; i < experts_; i++) {
-      const double g = state.selected[t * experts_ + i] ? gradient[t * experts_ + i] : 0.0;
-      squares += g * g;
-      any = any || g != 0;
-    }
-    zero += !any;
-  }
-  gate_gradient_norm[static_cast<int>(kind)] = std::sqrt(squares);
-  zero_gradient_tokens[static_cast<int>(kind)] = static_cast<double>(zero);
 }
 
 void DecoderLayer::backward(int64_t layer, const float *x, LayerState &state, LayerScratch &scratch, const RouterLossGradient &ffn_losses,
@@ -52,15 +34,12 @@ void DecoderLayer::backward_ffn(int64_t layer, LayerState &state, LayerScratch &
     ops_.matmul_transposed(tokens_, scratch.dy, projection[static_cast<int>(Module::down_proj)], f32_rows(scratch.wide, f), Store::set);
     ops_.fill(tokens_ * d, 0.0f, scratch.du);
     ops_.ffn_mixture_backward(shape, experts, scratch.normed, state.gate, state.up, f32_rows(scratch.wide, f), scratch.dy, scratch.da, scratch.db,
-                              du, scratch.gate_gradient);
+                              du, state.ffn_gate_gradient);
     ops_.matmul_transposed(tokens_, scratch.da, projection[static_cast<int>(Module::gate_proj)], du, Store::add);
     ops_.matmul_transposed(tokens_, scratch.db, projection[static_cast<int>(Module::up_proj)], du, Store::add);
-    note_gate_gradient(RouterKind::ffn, state.ffn_router, scratch.gate_gradient);
-    Router &router = *overlay_.mixture->router;
-    const bool train = request_.train == Trainable::router || request_.train == Trainable::joint;
-    ops_.router_backward(router_shape(), scratch.normed, router.weight(layer, RouterKind::ffn), state.ffn_router, scratch.gate_gradient, losses,
-                         scratch.dz, train ? router.weight_gradient(layer, RouterKind::ffn) : nullptr,
-                         train ? router.bias_gradient(layer, RouterKind::ffn) : nullptr, du);
+    const Router::OpPointers router = overlay_.mixture->router->op_pointers(layer, RouterKind::ffn, trains_router());
+    ops_.router_backward(router_shape(), scratch.normed, router.weight, state.ffn_router, state.ffn_gate_gradient, losses, scratch.dz,
+                         router.weight_gradient, router.bias_gradient, du);
   } else {
     ops_.gated_activation(tokens_, f, config_.activation, state.gate, state.up, scratch.hidden);
     project_backward(layer, Module::down_proj, scratch.hidden, scratch.dy, scratch.wide, Store::set, state, scratch);
@@ -86,9 +65,9 @@ void DecoderLayer::backward_attention(int64_t layer, const float *x, LayerState 
   }
   const bool routed = routes(RouterKind::attention);
   if (routed) {
-    ops_.fill(tokens_ * experts_, 0.0f, scratch.gate_gradient);
+    ops_.fill(tokens_ * experts_, 0.0f, state.attention_gate_gradient);
     for (int m = 0; m < 4; m++) {
-      for (size_t i = 0; i < state.terms[m].size(); i++) state.terms[m][i].gate_gradient = scratch.gate_gradient + i;
+      for (size_t i = 0; i < state.terms[m].size(); i++) state.terms[m][i].gate_gradient = state.attention_gate_gradient + i;
     }
   }
   // dL/d attended stands in wide, then dq, dk, dv in f32 in wide2, wide3 and (for v) wide again
@@ -106,12 +85,9 @@ void DecoderLayer::backward_attention(int64_t layer, const float *x, LayerState 
   project_backward(layer, Module::k_proj, scratch.normed, scratch.dk, du, Store::add, state, scratch);
   project_backward(layer, Module::v_proj, scratch.normed, scratch.dv, du, Store::add, state, scratch);
   if (routed) {
-    note_gate_gradient(RouterKind::attention, state.attention_router, scratch.gate_gradient);
-    Router &router = *overlay_.mixture->router;
-    const bool train = request_.train == Trainable::router || request_.train == Trainable::joint;
-    ops_.router_backward(router_shape(), scratch.normed, router.weight(layer, RouterKind::attention), state.attention_router,
-                         scratch.gate_gradient, losses, scratch.dz, train ? router.weight_gradient(layer, RouterKind::attention) : nullptr,
-                         train ? router.bias_gradient(layer, RouterKind::attention) : nullptr, f32_rows(du, d));
+    const Router::OpPointers router = overlay_.mixture->router->op_pointers(layer, RouterKind::attention, trains_router());
+    ops_.router_backward(router_shape(), scratch.normed, router.weight, state.attention_router, state.attention_gate_gradient, losses,
+                         scratch.dz, router.weight_gradient, router.bias_gradient, f32_rows(du, d));
   }
   if (layer > 0) ops_.rms_norm_backward(tokens_, d, input, w.attention_norm, epsilon, f32_rows(du, d), residual, Store::add);
 }

@@ -85,7 +85,7 @@ void dump_pass(const BaseModel &model, const Overlay &overlay, const PackedBatch
   request.losses = dump.losses;
   request.capture = &capture;
   request.cancel = cancel;
-  Arena arena(training_pass_bytes(model, overlay, request, batch.size(), supervised));
+  Arena arena = pass_arena(model, training_pass_bytes(model, overlay, request, batch.size(), supervised));
   const PassResult result = training_pass(model, overlay, batch, request, arena);
 
   DumpFile file;

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "model/decoder_layer.h"
+#include "model/router_statistics.h"
 
 namespace moe {
 namespace {
@@ -35,9 +36,15 @@ class Round {
     collect_rows();
     layer_.inference = true;
     join_prefixes();
+    for (const std::vector<int32_t> *array : {&ids_, &positions_, &label_rows_, &labels_, &logit_rows_, &joined_}) {
+      inputs_.add(std::span<const int32_t>(*array));
+    }
+    if (overlay.mixture && overlay.mixture->router) routing_ = RoutingMemory(overlay.mixture->router->config(), tokens_);
     Arena measuring;
     take_memory(measuring);
-    take_memory(scratch.arena(measuring.peak()));
+    take_memory(scratch.arena(ops_, measuring.peak()));
+    layer_.bring_overlay();
+    inputs_.bring(ops_, input_memory_);
     for (const Piece &piece : pieces_)
       if (piece.segment->cache) piece.segment->cache->reserve(piece.before() + piece.tokens);
   }
@@ -48,16 +55,20 @@ class Round {
     for (int64_t i = 0; i < config_.layers; i++) {
       check_cancel(cancel);
       point_attention(i);
+      layer_.point_routers(i, routing_, state_);
       layer_.forward(i, x, y, state_, scratch_, [&] { store_keys(i); });
-      add_routing(i);
       std::swap(x, y);
     }
     for (const Piece &piece : pieces_)
       if (piece.segment->cache) piece.segment->cache->advance(piece.tokens);
     head(x);
+    read_routing();
   }
 
  private:
+  enum Input : size_t { ids, positions, label_rows, labels, logit_rows, joined };
+  const int32_t *op_input(Input input) const { return inputs_.at<int32_t>(input); }
+
   void collect_rows() {
     for (const Piece &piece : pieces_) {
       const Segment &segment = *piece.segment;
@@ -97,33 +108,32 @@ class Round {
     tables_.clear();
     for (size_t i = 0; i < config_.ropes.size(); i++) tables_.push_back(arena.take<float>(static_cast<size_t>(tokens_ * config_.head_dimension)));
     for (float *&buffer : stream_) buffer = arena.take<float>(stream);
+    input_memory_ = arena.take_bytes(HostArrays::bytes(ops_, inputs_.words()));
+    routing_.take(arena, false);
     state_ = layer_.take_state(arena, false);
     scratch_ = layer_.take_scratch(arena, false);
     const size_t rows = std::max(labels_.size(), logit_rows_.size());
     head_input_ = arena.take<float>(rows * static_cast<size_t>(config_.hidden));
-    const int64_t joined = joined_rows_, width = config_.kv_width();
+    const int64_t width = config_.kv_width();
     const DType key_type = model_.activation_type();
     for (Rows *part : {&joined_keys_, &joined_values_}) {
-      *part = {arena.take_bytes(static_cast<size_t>(row_bytes(key_type, joined * width))), key_type, width};
+      *part = {arena.take_bytes(static_cast<size_t>(row_bytes(key_type, joined_rows_ * width))), key_type, width};
     }
     const DType type = model_.takes_int8(model_.head()) ? DType::i8 : model_.activation_type();
     final_rows_ = {arena.take_bytes(static_cast<size_t>(row_bytes(type, static_cast<int64_t>(rows) * config_.hidden))), type, config_.hidden};
     nll_ = arena.take<float>(labels_.size());
-    if (logit_rows_.size() > 1) logits_ = arena.take<float>(logit_rows_.size() * static_cast<size_t>(config_.vocabulary));
+    if (!writes_logits_in_place()) logits_ = arena.take<float>(logit_rows_.size() * static_cast<size_t>(config_.vocabulary));
   }
+
+  // The product of one row can stand where the caller wants it.
+  bool writes_logits_in_place() const { return logit_rows_.size() == 1 && ops_.host_memory(); }
 
   void embed() {
     for (size_t i = 0; i < config_.ropes.size(); i++) {
-      ops_.rotary_table(tokens_, config_.head_dimension, positions_.data(), config_.ropes[i].inverse_frequency.data(), config_.ropes[i].factor,
-                        tables_[i]);
+      ops_.rotary_table(tokens_, config_.head_dimension, op_input(positions), model_.rope_frequencies(i), config_.ropes[i].factor, tables_[i]);
     }
     layer_.rotary_tables.assign(tables_.begin(), tables_.end());
-    ops_.embedding(tokens_, ids_.data(), model_.embedding(), config_.embedding_scale, f32_rows(stream_[0], config_.hidden));
-    for (const Piece &piece : pieces_) {
-      if (!piece.segment->routing) continue;
-      const size_t entries = overlay_.mixture ? overlay_.mixture->experts.size() + 1 : 1;
-      std::fill_n(piece.segment->routing + static_cast<size_t>(piece.first) * entries, static_cast<size_t>(piece.tokens) * entries, 0.0f);
-    }
+    ops_.embedding(tokens_, op_input(ids), model_.embedding(), config_.embedding_scale, f32_rows(stream_[0], config_.hidden));
   }
 
   static Rows at(Rows rows, int64_t row) {
@@ -150,16 +160,17 @@ class Round {
       ops_.copy(piece.tokens, width, at(state_.k, piece.row), at(cache->keys(layer), cache->size()), Store::set);
       ops_.copy(piece.tokens, width, at(state_.v, piece.row), at(cache->values(layer), cache->size()), Store::set);
     }
+    const int32_t *rows = op_input(joined);
     if (joined_rows_ == static_cast<int64_t>(joined_.size())) {  // no fronts between them: all at once
       if (joined_rows_ == 0) return;
-      ops_.gather(joined_rows_, width, state_.k, joined_.data(), joined_keys_);
-      ops_.gather(joined_rows_, width, state_.v, joined_.data(), joined_values_);
+      ops_.gather(joined_rows_, width, state_.k, rows, joined_keys_);
+      ops_.gather(joined_rows_, width, state_.v, rows, joined_values_);
       return;
     }
     for (const Piece &piece : pieces_) {
       if (piece.joined_row < 0) continue;
       const int64_t front = piece.front(), row = piece.joined_row;
-      const int32_t *index = joined_.data() + piece.joined_index;
+      const int32_t *index = rows + piece.joined_index;
       if (front > 0) {
         ops_.copy(front, width, piece.segment->front->keys(layer), at(joined_keys_, row), Store::set);
         ops_.copy(front, width, piece.segment->front->values(layer), at(joined_values_, row), Store::set);
@@ -169,48 +180,69 @@ class Round {
     }
   }
 
-  // What the FFN router of a layer did: the mean over the layers of each token's weights, the sum over the tokens of each layer's.
-  void add_routing(int64_t layer) {
-    if (!layer_.routes(RouterKind::ffn)) return;
-    const size_t experts = overlay_.mixture->experts.size(), entries = experts + 1;
-    const float share = 1.0f / static_cast<float>(config_.layers);
+  // What the FFN routers did: the mean over the layers of each token's weights, the sum over the tokens of each layer's.
+  void read_routing() {
+    const auto wants = [](const Piece &piece) { return piece.segment->routing || piece.segment->usage; };
+    if (std::none_of(pieces_.begin(), pieces_.end(), wants)) return;
+    const size_t experts = overlay_.mixture ? overlay_.mixture->experts.size() : 0, entries = experts + 1;
     for (const Piece &piece : pieces_) {
-      const Segment &segment = *piece.segment;
-      if (!segment.routing && !segment.usage) continue;
-      double *usage = segment.usage ? segment.usage + static_cast<size_t>(layer) * entries : nullptr;
-      for (int64_t t = 0; t < piece.tokens; t++) {
-        float *out = segment.routing ? segment.routing + static_cast<size_t>(piece.first + t) * entries : nullptr;
-        const float *gates = state_.ffn_router.gates + static_cast<size_t>(piece.row + t) * experts;
-        float base = 1;
-        for (size_t i = 0; i < experts; i++) base -= gates[i];
-        for (size_t e = 0; e < entries; e++) {
-          const float weight = e == 0 ? base : gates[e - 1];
-          if (out) out[e] += share * weight;
-          if (usage) usage[e] += weight;
-        }
+      if (!piece.segment->routing) continue;
+      float *first = piece.segment->routing + static_cast<size_t>(piece.first) * entries;
+      std::fill_n(first, static_cast<size_t>(piece.tokens) * entries, 0.0f);
+    }
+    if (!layer_.routes(RouterKind::ffn)) return;
+    routing_.download_states(ops_);
+    for (int64_t i = 0; i < config_.layers; i++) {
+      const RouterState router = routing_.host_state(router_index(overlay_.mixture->router->config(), i, RouterKind::ffn));
+      for (const Piece &piece : pieces_) {
+        if (wants(piece)) add_routing(*piece.segment, piece, i, router.gates, experts);
       }
     }
   }
 
-  Rows normed(const float *x, const std::vector<int32_t> &rows) {
-    const int64_t d = config_.hidden, n = static_cast<int64_t>(rows.size());
-    ops_.gather(n, d, f32_rows(x, d), rows.data(), f32_rows(head_input_, d));
+  void add_routing(const Segment &segment, const Piece &piece, int64_t layer, const float *layer_gates, size_t experts) const {
+    const size_t entries = experts + 1;
+    const float share = 1.0f / static_cast<float>(config_.layers);
+    double *usage = segment.usage ? segment.usage + static_cast<size_t>(layer) * entries : nullptr;
+    for (int64_t t = 0; t < piece.tokens; t++) {
+      float *out = segment.routing ? segment.routing + static_cast<size_t>(piece.first + t) * entries : nullptr;
+      const float *gates = layer_gates + static_cast<size_t>(piece.row + t) * experts;
+      float base = 1;
+      for (size_t i = 0; i < experts; i++) base -= gates[i];
+      for (size_t e = 0; e < entries; e++) {
+        const float weight = e == 0 ? base : gates[e - 1];
+        if (out) out[e] += share * weight;
+        if (usage) usage[e] += weight;
+      }
+    }
+  }
+
+  Rows normed(const float *x, Input rows, size_t count) {
+    const int64_t d = config_.hidden, n = static_cast<int64_t>(count);
+    ops_.gather(n, d, f32_rows(x, d), op_input(rows), f32_rows(head_input_, d));
     ops_.rms_norm(n, d, f32_rows(head_input_, d), model_.final_norm(), config_.norm_epsilon, final_rows_, Store::set);
     return final_rows_;
   }
 
   void head(const float *x) {
     if (!labels_.empty()) {
-      const Rows rows = normed(x, label_rows_);
-      ops_.cross_entropy(static_cast<int64_t>(labels_.size()), rows, model_.head(), labels_.data(), nll_, 0.0f, {});
-      for (size_t i = 0; i < labels_.size(); i++) *label_targets_[i] = nll_[i];
+      const Rows rows = normed(x, label_rows, labels_.size());
+      ops_.cross_entropy(static_cast<int64_t>(labels_.size()), rows, model_.head(), op_input(labels), nll_, 0.0f, {});
     }
-    if (logit_rows_.empty()) return;
-    const Rows rows = normed(x, logit_rows_);
-    const int64_t v = config_.vocabulary, n = static_cast<int64_t>(logit_rows_.size());
-    float *out = n == 1 ? logit_targets_[0] : logits_;
-    ops_.matmul(n, rows, model_.head(), f32_rows(out, v), Store::set);
-    for (int64_t i = 0; n > 1 && i < n; i++) std::copy_n(logits_ + i * v, v, logit_targets_[static_cast<size_t>(i)]);
+    if (!logit_rows_.empty()) {
+      const Rows rows = normed(x, logit_rows, logit_rows_.size());
+      float *out = writes_logits_in_place() ? logit_targets_[0] : logits_;
+      ops_.matmul(static_cast<int64_t>(logit_rows_.size()), rows, model_.head(), f32_rows(out, config_.vocabulary), Store::set);
+    }
+    // the host waits for a device only here
+    if (!labels_.empty()) {
+      const std::vector<float> nll = downloaded(ops_, static_cast<const float *>(nll_), labels_.size());
+      for (size_t i = 0; i < nll.size(); i++) *label_targets_[i] = nll[i];
+    }
+    const size_t v = static_cast<size_t>(config_.vocabulary);
+    for (size_t i = 0; i < logit_targets_.size() && !writes_logits_in_place(); i++) {
+      ops_.download(logit_targets_[i], logits_ + i * v, v * sizeof(float));
+    }
   }
 
   const BaseModel &model_;
@@ -224,6 +256,9 @@ class Round {
   std::vector<int32_t> ids_, positions_, label_rows_, labels_, logit_rows_;
   std::vector<int32_t> joined_;  // rows of this round whose keys and values are brought together
   int64_t joined_rows_ = 0;      // with those of the fronts
+  HostArrays inputs_;            // those of `Input`
+  void *input_memory_ = nullptr;
+  RoutingMemory routing_;
   std::vector<float *> label_targets_, logit_targets_, tables_;
   float *stream_[2] = {nullptr, nullptr}, *head_input_ = nullptr, *nll_ = nullptr, *logits_ = nullptr;
   Rows final_rows_, joined_keys_, joined_values_;

@@ -13,7 +13,7 @@
 
 namespace moe {
 
-// Keys (after the rotation) and values of one sequence, every layer, in the model's activation type.
+// Keys (after the rotation) and values of one sequence, every layer, in the model's activation type and its backend's memory.
 class KvCache {
  public:
   KvCache(const BaseModel &model, int64_t capacity);  // positions; grows by doubling when more are appended
@@ -27,9 +27,13 @@ class KvCache {
   void advance(int64_t tokens) { size_ += tokens; }   // called by the pass when all layers have been written
 
  private:
+  size_t part_bytes() const { return static_cast<size_t>(row_bytes(type_, width_ * capacity_)); }  // keys or values of a layer
+  Rows part(int64_t index) const { return {data_.get() + static_cast<size_t>(index) * part_bytes(), type_, width_}; }
+
+  std::shared_ptr<Backend> backend_;
   int64_t layers_, width_, capacity_ = 0, size_ = 0;
   DType type_;
-  Buffer data_;
+  Memory data_{nullptr, nullptr};
 };
 
 struct Segment {
@@ -45,13 +49,13 @@ struct Segment {
   double *usage = nullptr;              // [layers, E + 1] the weight of each entry is added for every token, or nullptr
 };
 
-// Scratch memory of inference, kept from call to call and only growing; one per session or evaluation, one thread at a time.
+// Scratch memory of inference on one model, kept from call to call and only growing; one per session or evaluation, one thread at a time.
 class InferenceScratch {
  public:
-  Arena &arena(size_t bytes) {  // empty, with room for `bytes`
+  Arena &arena(Backend &backend, size_t bytes) {  // empty, with room for `bytes`
     if (!arena_ || arena_->capacity() < bytes) {
       arena_.reset();
-      arena_ = std::make_unique<Arena>(bytes);
+      arena_ = std::make_unique<Arena>(backend.allocate(bytes), bytes);
     }
     arena_->release(0);
     return *arena_;

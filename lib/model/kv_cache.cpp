@@ -1,7 +1,6 @@
 // Memory of a KvCache: per layer the keys, then the values, each [capacity, G * h]. Growing doubles the capacity and moves the
 // positions that are filled.
 #include <algorithm>
-#include <cstring>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -10,7 +9,7 @@
 namespace moe {
 
 KvCache::KvCache(const BaseModel &model, int64_t capacity)
-    : layers_(model.config().layers), width_(model.config().kv_width()), type_(model.activation_type()) {
+    : backend_(model.shared_backend()), layers_(model.config().layers), width_(model.config().kv_width()), type_(model.activation_type()) {
   reserve(capacity);
 }
 
@@ -22,19 +21,18 @@ void KvCache::truncate(int64_t size) {
 void KvCache::reserve(int64_t capacity) {
   if (capacity <= capacity_) return;
   const int64_t wanted = std::max(capacity, 2 * capacity_);
-  const size_t row = static_cast<size_t>(row_bytes(type_, width_)), parts = static_cast<size_t>(2 * layers_);
-  const size_t old_part = row * static_cast<size_t>(capacity_);
+  const size_t row = static_cast<size_t>(row_bytes(type_, width_)), parts = static_cast<size_t>(2 * layers_), old_part = part_bytes();
   const size_t part = checked_multiply(row, static_cast<uint64_t>(wanted), "key/value cache");
-  Buffer grown(checked_multiply(part, parts, "key/value cache"));
+  Memory grown = backend_->allocate(checked_multiply(part, parts, "key/value cache"));
   for (size_t i = 0; i < parts && size_ > 0; i++) {
-    std::memcpy(grown.data() + i * part, data_.data() + i * old_part, row * static_cast<size_t>(size_));
+    backend_->copy_bytes(grown.get() + i * part, data_.get() + i * old_part, row * static_cast<size_t>(size_));
   }
   data_ = std::move(grown);
   capacity_ = wanted;
 }
 
 void KvCache::copy_from(const KvCache &other, int64_t positions) {
-  if (other.layers_ != layers_ || other.width_ != width_ || other.type_ != type_) {
+  if (other.backend_ != backend_ || other.layers_ != layers_ || other.width_ != width_ || other.type_ != type_) {
     fail(Code::invalid, "copy of a key/value cache: the other belongs to another model");
   }
   if (positions < 0 || positions > other.size_) {
@@ -44,23 +42,12 @@ void KvCache::copy_from(const KvCache &other, int64_t positions) {
   size_ = 0;  // nothing of the old content has to move
   reserve(positions);
   const size_t bytes = static_cast<size_t>(row_bytes(type_, width_) * positions);
-  for (int64_t i = 0; i < layers_ && bytes > 0; i++) {
-    std::memcpy(keys(i).data, other.keys(i).data, bytes);
-    std::memcpy(values(i).data, other.values(i).data, bytes);
-  }
+  for (int64_t i = 0; i < 2 * layers_; i++) backend_->copy_bytes(part(i).data, other.part(i).data, bytes);
   size_ = positions;
 }
 
-Rows KvCache::keys(int64_t layer) const {
-  const size_t part = static_cast<size_t>(row_bytes(type_, width_) * capacity_);
-  return {const_cast<std::byte *>(data_.data()) + static_cast<size_t>(2 * layer) * part, type_, width_};
-}
-
-Rows KvCache::values(int64_t layer) const {
-  const size_t part = static_cast<size_t>(row_bytes(type_, width_) * capacity_);
-  return {const_cast<std::byte *>(data_.data()) + static_cast<size_t>(2 * layer + 1) * part, type_, width_};
-}
-
-uint64_t KvCache::bytes() const { return data_.size(); }
+Rows KvCache::keys(int64_t layer) const { return part(2 * layer); }
+Rows KvCache::values(int64_t layer) const { return part(2 * layer + 1); }
+uint64_t KvCache::bytes() const { return static_cast<uint64_t>(2 * layers_) * part_bytes(); }
 
 }  // namespace moe

@@ -75,12 +75,14 @@ std::shared_ptr<Router> Router::create(const RouterConfig &config, uint64_t seed
   const auto router = std::make_shared<Router>();
   router->config_ = config;
   const int64_t routers = config.layers * ((config.ffn ? 1 : 0) + (config.attention ? 1 : 0));
-  router->parameters_.assign(checked_multiply(static_cast<uint64_t>(routers), router_size(config), "router"), 0);
+  router->parameters_ = SharedArray(checked_multiply(static_cast<uint64_t>(routers), router_size(config), "router"));
+  router->gradients_ = SharedArray(router->size());
+  const std::span<float> values = router->parameters();
   for (RouterKind kind : kKinds) {
     if (!router->has(kind)) continue;
     for (int64_t layer = 0; layer < config.layers; layer++) {
       const Random random(seed, kFirstStream | static_cast<uint64_t>(2 * layer + static_cast<int>(kind)));
-      float *w = router->parameters_.data() + router->offset(layer, kind);
+      float *w = values.data() + router->offset(layer, kind);
       for (int64_t i = 0; i < config.entries() * config.hidden; i++) {
         w[i] = static_cast<float>(kStartDeviation * random.normal(static_cast<uint64_t>(i)));
       }
@@ -93,6 +95,7 @@ std::shared_ptr<Router> Router::load(const std::string &path, const RouterConfig
   const std::shared_ptr<Router> router = create(config, 0);
   const Safetensors file(path);
   const std::vector<Entry> entries = router->entries();
+  const std::span<float> all = router->parameters();
   for (const Entry &entry : entries) {
     const TensorInfo &tensor = file.at(entry.key);
     if (tensor.shape != entry.shape) {
@@ -102,7 +105,7 @@ std::shared_ptr<Router> Router::load(const std::string &path, const RouterConfig
     const std::vector<float> values = file.read_floats(tensor);
     for (size_t i = 0; i < values.size(); i++) {
       if (!std::isfinite(values[i])) fail(Code::numeric, path, ": tensor '", entry.key, "' holds ", values[i]);
-      router->parameters_[entry.offset + i] = values[i];
+      all[entry.offset + i] = values[i];
     }
   }
   for (const TensorInfo &tensor : file.tensors()) {
@@ -119,7 +122,8 @@ std::string Router::encode(const std::map<std::string, std::string> &metadata) c
   SafetensorsMetadata all{{"format", "pt"}};
   all.insert(metadata.begin(), metadata.end());
   std::vector<TensorToWrite> tensors;
-  for (const Entry &entry : entries()) tensors.push_back({entry.key, DType::f32, entry.shape, parameters_.data() + entry.offset});
+  const float *values = parameters().data();
+  for (const Entry &entry : entries()) tensors.push_back({entry.key, DType::f32, entry.shape, values + entry.offset});
   return encode_safetensors(tensors, all);
 }
 
@@ -127,7 +131,7 @@ void Router::save(const std::string &path, const std::map<std::string, std::stri
   write_file_atomic(path, encode(metadata));
 }
 
-const float *Router::weight(int64_t layer, RouterKind kind) const { return parameters_.data() + offset(layer, kind); }
+const float *Router::weight(int64_t layer, RouterKind kind) const { return parameters().data() + offset(layer, kind); }
 const float *Router::bias(int64_t layer, RouterKind kind) const {
   return weight(layer, kind) + config_.entries() * config_.hidden;
 }
@@ -136,9 +140,16 @@ float *Router::bias_gradient(int64_t layer, RouterKind kind) {
   return weight_gradient(layer, kind) + config_.entries() * config_.hidden;
 }
 
-std::span<float> Router::gradients() {
-  if (gradients_.size() != parameters_.size()) gradients_.assign(parameters_.size(), 0);
-  return gradients_;
+void Router::bring(const std::shared_ptr<Backend> &backend, bool train) {
+  parameters_.bring(backend, false);
+  if (train) gradients_.bring(backend, true);
+}
+
+Router::OpPointers Router::op_pointers(int64_t layer, RouterKind kind, bool train) const {
+  const size_t weight = offset(layer, kind), bias = weight + static_cast<size_t>(config_.entries() * config_.hidden);
+  const float *parameters = parameters_.brought();
+  float *gradients = train ? gradients_.brought() : nullptr;
+  return {parameters + weight, parameters + bias, train ? gradients + weight : nullptr, train ? gradients + bias : nullptr};
 }
 
 std::vector<Router::Entry> Router::entries() const {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "tensor/backend.h"
+#include "tensor/shared_array.h"
 
 namespace moe {
 
@@ -42,9 +42,20 @@ class Router {
   float *weight_gradient(int64_t layer, RouterKind kind);
   float *bias_gradient(int64_t layer, RouterKind kind);
 
-  std::span<float> parameters() { return parameters_; }
-  std::span<const float> parameters() const { return parameters_; }
-  std::span<float> gradients();
+  // For ops: after bring() in a pass, which writes the gradients where the router trains in it, the same in the backend's memory.
+  void bring(const std::shared_ptr<Backend> &backend, bool train);
+  struct OpPointers {
+    const float *weight, *bias;
+    float *weight_gradient, *bias_gradient;  // nullptr where it does not train
+  };
+  OpPointers op_pointers(int64_t layer, RouterKind kind, bool train) const;
+
+  std::span<float> parameters() { return parameters_.host(); }
+  std::span<const float> parameters() const { return parameters_.host(); }
+  std::span<float> gradients() { return gradients_.host(); }  // zero at first
+  SharedArray &shared_parameters() { return parameters_; }    // for an optimizer, which works in the backend's memory
+  SharedArray &shared_gradients() { return gradients_; }
+  size_t size() const { return parameters_.size(); }
   struct Entry {
     std::string key;  // "layers.0.router.weight"
     std::vector<int64_t> shape;
@@ -55,7 +66,7 @@ class Router {
  private:
   size_t offset(int64_t layer, RouterKind kind) const;
   RouterConfig config_;
-  std::vector<float> parameters_, gradients_;
+  SharedArray parameters_, gradients_;
 };
 
 }  // namespace moe

@@ -59,6 +59,20 @@ void count_routing(const RouterShape &shape, const RouterState &state, const Pac
   }
 }
 
+void count_gate_gradients(const RouterShape &shape, const RouterState &state, const float *gradients, size_t index, RouterStatistics &statistics) {
+  double squares = 0;
+  for (int64_t t = 0; t < shape.tokens; t++) {
+    bool any = false;
+    for (int64_t i = t * shape.experts; i < (t + 1) * shape.experts; i++) {
+      const double g = state.selected[i] ? gradients[i] : 0.0;
+      squares += g * g;
+      any = any || g != 0;
+    }
+    statistics.zero_gradient_tokens[index] += !any;
+  }
+  statistics.lm_gradient_norm[index] = std::sqrt(squares);
+}
+
 void RouterStatistics::add(const RouterStatistics &other) {
   if (picks.empty()) {
     *this = other;
@@ -112,15 +126,16 @@ RouterLossGradients::RouterLossGradients(const PassRequest &request, const Route
     : request_(request), batch_(batch), statistics_(statistics), routers_(static_cast<double>(statistics.picks.size())),
       step_tokens_(static_cast<double>(request.step_tokens ? request.step_tokens : batch.size())),
       step_samples_(static_cast<double>(request.step_samples ? request.step_samples : statistics.supervised_samples)),
-      balance_(static_cast<size_t>(config.entries())) {
-  const size_t sequences = static_cast<size_t>(batch.sequences());
-  supervised_.assign(sequences, 0.0f);
-  entries_.assign(sequences, -1);
+      entries_(static_cast<size_t>(config.entries())), sequences_(static_cast<size_t>(batch.sequences())) {
+  for (size_t s = 0; s < sequences_; s++) supervised_entry_.push_back(has_domain(batch, s) ? batch.domains[s] : -1);
 }
 
-const RouterLossGradient &RouterLossGradients::of(size_t index, const RouterShape &shape, const RouterState &state) {
+size_t RouterLossGradients::words(const RouterConfig &config, size_t routers, size_t sequences) {
+  return routers * (static_cast<size_t>(config.entries()) + sequences) + 2 * sequences + 1;
+}
+
+void RouterLossGradients::add(size_t index, const RouterShape &shape, const RouterState &state) {
   const RouterLosses &losses = request_.losses;
-  gradient_ = {};
   if (losses.balance != 0) {
     // dL/dp_i = alpha f_i / (pi_i R T): f is a count and has no gradient
     std::vector<double> f = statistics_.picks[index];
@@ -134,25 +149,35 @@ const RouterLossGradient &RouterLossGradients::of(size_t index, const RouterShap
     }
     for (size_t i = 0; i < f.size(); i++) {
       const double target = losses.target_usage.empty() ? 1.0 / static_cast<double>(f.size()) : losses.target_usage[i];
-      balance_[i] = static_cast<float>(losses.balance * f[i] / (static_cast<double>(shape.top_k) * tokens * target * routers_ * step_tokens_));
+      balance_.push_back(
+          static_cast<float>(losses.balance * f[i] / (static_cast<double>(shape.top_k) * tokens * target * routers_ * step_tokens_)));
     }
-    gradient_.balance = balance_.data();
   }
-  gradient_.z = static_cast<float>(2.0 * losses.z / (routers_ * step_tokens_));
-  if (losses.supervised != 0 && step_samples_ > 0) {
-    // d/dp of -log(mean p) = -1 / sum p for every token of the sample
-    for (size_t s = 0; s < supervised_.size(); s++) {
-      entries_[s] = has_domain(batch_, s) ? batch_.domains[s] : -1;
-      if (entries_[s] < 0) continue;
-      const double sum = domain_probability(shape, state, batch_, s, entries_[s]);
-      supervised_[s] = static_cast<float>(-losses.supervised / (routers_ * step_samples_ * std::max(sum, 1e-30)));
-    }
-    gradient_.sequences = batch_.sequences();
-    gradient_.starts = batch_.starts.data();
-    gradient_.supervised_entry = entries_.data();
-    gradient_.supervised = supervised_.data();
+  if (!supervises()) return;
+  // d/dp of -log(mean p) = -1 / sum p for every token of the sample
+  for (size_t s = 0; s < sequences_; s++) {
+    const int32_t entry = supervised_entry_[s];
+    const double sum = entry < 0 ? 1 : domain_probability(shape, state, batch_, s, entry);
+    supervised_.push_back(static_cast<float>(-losses.supervised / (routers_ * step_samples_ * std::max(sum, 1e-30))));
   }
-  return gradient_;
+}
+
+void RouterLossGradients::bring(Backend &ops, void *memory) {
+  for (const auto &floats : {std::span<const float>(balance_), std::span<const float>(supervised_)}) arrays_.add(floats);
+  for (const auto &integers : {std::span<const int32_t>(supervised_entry_), std::span<const int32_t>(batch_.starts)}) arrays_.add(integers);
+  arrays_.bring(ops, memory);
+}
+
+RouterLossGradient RouterLossGradients::of(size_t index) const {
+  RouterLossGradient gradient;
+  if (request_.losses.balance != 0) gradient.balance = arrays_.at<float>(0) + index * entries_;
+  gradient.z = static_cast<float>(2.0 * request_.losses.z / (routers_ * step_tokens_));
+  if (!supervises()) return gradient;
+  gradient.supervised = arrays_.at<float>(1) + index * sequences_;
+  gradient.supervised_entry = arrays_.at<int32_t>(2);
+  gradient.starts = arrays_.at<int32_t>(3);
+  gradient.sequences = batch_.sequences();
+  return gradient;
 }
 
 }  // namespace moe

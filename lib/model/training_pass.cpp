@@ -41,10 +41,15 @@ struct PassMemory {
   Rows final_rows;                    // [n, d] after the final norm
   float *head_input = nullptr, *head_gradient = nullptr, *input_gradient = nullptr;  // [n, d]
   float *nll = nullptr;               // [n]
+  RoutingMemory routing;
+  void *inputs = nullptr, *loss_inputs = nullptr;  // what the host gives a backend with memory of its own: HostArrays
 };
 
-PassMemory take_memory(const BaseModel &model, const DecoderLayer &layer, const PassRequest &request, int64_t tokens, int64_t supervised,
-                       Arena &arena) {
+// Token ids and positions of all tokens, row and label of the supervised ones.
+size_t input_words(int64_t tokens, int64_t supervised) { return static_cast<size_t>(2 * tokens + 2 * supervised); }
+
+PassMemory take_memory(const BaseModel &model, const Overlay &overlay, const DecoderLayer &layer, const PassRequest &request, int64_t tokens,
+                       int64_t supervised, Arena &arena) {
   const DecoderConfig &config = model.config();
   const bool backward = request.train != Trainable::nothing, keep = backward && !request.checkpoint_activations;
   const size_t stream = static_cast<size_t>(tokens * config.hidden), rows = static_cast<size_t>(supervised * config.hidden);
@@ -53,6 +58,15 @@ PassMemory take_memory(const BaseModel &model, const DecoderLayer &layer, const 
   for (int64_t i = 0; i < (backward ? config.layers + 1 : 2); i++) m.residual.push_back(arena.take<float>(stream));
   for (int64_t i = 0; i < (keep ? config.layers : 1); i++) m.states.push_back(layer.take_state(arena, backward));
   m.scratch = layer.take_scratch(arena, backward);
+  const Backend &ops = model.backend();
+  m.inputs = arena.take_bytes(HostArrays::bytes(ops, input_words(tokens, supervised)));
+  if (const Mixture *mixture = overlay.mixture; mixture && mixture->router) {
+    const RouterConfig &router = mixture->router->config();
+    m.routing = RoutingMemory(router, tokens);
+    m.routing.take(arena, backward);
+    const size_t most = RouterLossGradients::words(router, m.routing.routers(), static_cast<size_t>(tokens));  // a sequence has a token
+    m.loss_inputs = arena.take_bytes(HostArrays::bytes(ops, backward ? most : 0));
+  }
   const DType type = model.activation_type();
   m.final_rows = {arena.take_bytes(static_cast<size_t>(row_bytes(type, supervised * config.hidden))), type, config.hidden};
   m.head_input = arena.take<float>(rows);
@@ -75,10 +89,11 @@ class Pass {
       supervised_rows_.push_back(static_cast<int32_t>(t));
       labels_.push_back(batch.labels[static_cast<size_t>(t)]);
     }
-    memory_ = take_memory(model, layer_, request, tokens_, static_cast<int64_t>(labels_.size()), arena);
+    memory_ = take_memory(model, overlay, layer_, request, tokens_, static_cast<int64_t>(labels_.size()), arena);
+    layer_.bring_overlay();
+    bring_inputs();
     for (size_t i = 0; i < config_.ropes.size(); i++) {
-      ops_.rotary_table(tokens_, config_.head_dimension, batch.positions.data(), config_.ropes[i].inverse_frequency.data(),
-                        config_.ropes[i].factor, memory_.tables[i]);
+      ops_.rotary_table(tokens_, config_.head_dimension, op_positions_, model.rope_frequencies(i), config_.ropes[i].factor, memory_.tables[i]);
       layer_.rotary_tables.push_back(memory_.tables[i]);
     }
     if (overlay.mixture && overlay.mixture->router) {
@@ -92,10 +107,24 @@ class Pass {
     forward();
     head();
     if (request_.train != Trainable::nothing) backward();
+    read_loss();
     return std::move(result_);
   }
 
  private:
+  void bring_inputs() {
+    HostArrays arrays;
+    for (const std::span<const int32_t> array : {std::span(batch_.tokens), std::span(batch_.positions), std::span<const int32_t>(supervised_rows_),
+                                                 std::span<const int32_t>(labels_)}) {
+      arrays.add(array);
+    }
+    arrays.bring(ops_, memory_.inputs);
+    op_tokens_ = arrays.at<int32_t>(0);
+    op_positions_ = arrays.at<int32_t>(1);
+    op_supervised_rows_ = arrays.at<int32_t>(2);
+    op_labels_ = arrays.at<int32_t>(3);
+  }
+
   bool keeps_states() const { return memory_.states.size() > 1 || config_.layers == 1; }
   LayerState &state(int64_t layer) { return memory_.states[memory_.states.size() > 1 ? static_cast<size_t>(layer) : 0]; }
   float *residual(int64_t layer) { return memory_.residual[static_cast<size_t>(layer) % memory_.residual.size()]; }
@@ -114,78 +143,88 @@ class Pass {
   void run_layer(int64_t i) {
     LayerState &s = state(i);
     point_attention(s);
+    layer_.point_routers(i, memory_.routing, s);
     layer_.forward(i, residual(i), residual(i + 1), s, memory_.scratch, [] {});
   }
 
+  // visit(layer, kind, index of the router), by rising index
+  template <class Visit>
+  void for_each_router(Visit visit) {
+    for (RouterKind kind : {RouterKind::ffn, RouterKind::attention}) {
+      for (int64_t i = 0; i < config_.layers && layer_.routes(kind); i++) {
+        visit(i, kind, router_index(overlay_.mixture->router->config(), i, kind));
+      }
+    }
+  }
+
   void forward() {
-    ops_.embedding(tokens_, batch_.tokens.data(), model_.embedding(), config_.embedding_scale, f32_rows(residual(0), config_.hidden));
+    ops_.embedding(tokens_, op_tokens_, model_.embedding(), config_.embedding_scale, f32_rows(residual(0), config_.hidden));
     capture_stream("hidden_states", residual(0));
     for (int64_t i = 0; i < config_.layers; i++) {
       check_cancel(request_.cancel);
       run_layer(i);
       capture_stream("hidden_states", residual(i + 1));
-      for (RouterKind kind : {RouterKind::ffn, RouterKind::attention}) {
-        if (!layer_.routes(kind)) continue;
-        const RouterState &router = kind == RouterKind::ffn ? state(i).ffn_router : state(i).attention_router;
-        count_routing(layer_.router_shape(), router, batch_, router_index(overlay_.mixture->router->config(), i, kind), result_.router);
-        capture_router(i, kind, router);
-      }
     }
+    memory_.routing.download_states(ops_);
+    for_each_router([&](int64_t layer, RouterKind kind, size_t index) {
+      count_routing(layer_.router_shape(), memory_.routing.host_state(index), batch_, index, result_.router);
+      capture_router(layer, kind, memory_.routing.host_state(index));
+    });
     capture_head();
+  }
+
+  // The first wait for a device since the forward pass of the routers, or without them since the pass began.
+  void read_loss() {
+    result_.supervised = static_cast<int64_t>(labels_.size());
+    result_.token_nll.assign(static_cast<size_t>(tokens_), 0.0f);
+    const std::vector<float> nll = downloaded(ops_, static_cast<const float *>(memory_.nll), labels_.size());
+    for (size_t i = 0; i < nll.size(); i++) {
+      result_.nll += nll[i];
+      result_.token_nll[static_cast<size_t>(supervised_rows_[i])] = nll[i];
+    }
   }
 
   // Loss of the supervised rows and, for the way back, the gradient of the residual stream.
   void head() {
     const int64_t d = config_.hidden, n = static_cast<int64_t>(labels_.size());
     const bool backward = request_.train != Trainable::nothing;
-    result_.supervised = n;
-    result_.token_nll.assign(static_cast<size_t>(tokens_), 0.0f);
     if (backward) ops_.fill(tokens_ * d, 0.0f, memory_.gradient);
     if (n == 0) return;
     const Rows input = f32_rows(memory_.head_input, d), output_gradient = backward ? f32_rows(memory_.head_gradient, d) : Rows{};
-    ops_.gather(n, d, f32_rows(residual(config_.layers), d), supervised_rows_.data(), input);
+    ops_.gather(n, d, f32_rows(residual(config_.layers), d), op_supervised_rows_, input);
     ops_.rms_norm(n, d, input, model_.final_norm(), config_.norm_epsilon, memory_.final_rows, Store::set);
-    ops_.cross_entropy(n, memory_.final_rows, model_.head(), labels_.data(), memory_.nll, request_.gradient_scale, output_gradient);
-    for (int64_t i = 0; i < n; i++) {
-      result_.nll += memory_.nll[i];
-      result_.token_nll[static_cast<size_t>(supervised_rows_[static_cast<size_t>(i)])] = memory_.nll[i];
-    }
+    ops_.cross_entropy(n, memory_.final_rows, model_.head(), op_labels_, memory_.nll, request_.gradient_scale, output_gradient);
     if (!backward) return;
     const Rows gradient = f32_rows(memory_.input_gradient, d);
     ops_.rms_norm_backward(n, d, input, model_.final_norm(), config_.norm_epsilon, output_gradient, gradient, Store::set);
-    ops_.scatter(n, d, gradient, supervised_rows_.data(), f32_rows(memory_.gradient, d), Store::set);
+    ops_.scatter(n, d, gradient, op_supervised_rows_, f32_rows(memory_.gradient, d), Store::set);
   }
 
   void backward() {
-    const bool routed = overlay_.mixture && overlay_.mixture->router;
-    std::unique_ptr<RouterLossGradients> ffn_losses, attention_losses;
-    if (routed) {
-      const RouterConfig &config = overlay_.mixture->router->config();
-      ffn_losses = std::make_unique<RouterLossGradients>(request_, config, batch_, result_.router);
-      attention_losses = std::make_unique<RouterLossGradients>(request_, config, batch_, result_.router);
-    }
+    const std::unique_ptr<RouterLossGradients> losses = router_losses();
+    const auto losses_of = [&](int64_t layer, RouterKind kind) {
+      return layer_.routes(kind) ? losses->of(router_index(overlay_.mixture->router->config(), layer, kind)) : RouterLossGradient{};
+    };
     for (int64_t i = config_.layers - 1; i >= 0; i--) {
       check_cancel(request_.cancel);
-      LayerState &s = state(i);
       if (!keeps_states()) run_layer(i);  // the same kernels on the same input: the routing comes out as it was
-      else point_attention(s);
-      RouterLossGradient ffn, attention;
-      const auto losses = [&](RouterKind kind, RouterLossGradients &from, const RouterState &router) {
-        return layer_.routes(kind) ? from.of(router_index(overlay_.mixture->router->config(), i, kind), layer_.router_shape(), router)
-                                   : RouterLossGradient{};
-      };
-      if (routed) {
-        ffn = losses(RouterKind::ffn, *ffn_losses, s.ffn_router);
-        attention = losses(RouterKind::attention, *attention_losses, s.attention_router);
-      }
-      layer_.backward(i, residual(i), s, memory_.scratch, ffn, attention, memory_.gradient);
-      for (RouterKind kind : {RouterKind::ffn, RouterKind::attention}) {
-        if (!layer_.routes(kind)) continue;
-        const size_t index = router_index(overlay_.mixture->router->config(), i, kind);
-        result_.router.lm_gradient_norm[index] = layer_.gate_gradient_norm[static_cast<int>(kind)];
-        result_.router.zero_gradient_tokens[index] += layer_.zero_gradient_tokens[static_cast<int>(kind)];
-      }
+      else point_attention(state(i));
+      layer_.backward(i, residual(i), state(i), memory_.scratch, losses_of(i, RouterKind::ffn), losses_of(i, RouterKind::attention),
+                      memory_.gradient);
     }
+    memory_.routing.download_gate_gradients(ops_);
+    for_each_router([&](int64_t, RouterKind, size_t index) {
+      count_gate_gradients(layer_.router_shape(), memory_.routing.host_state(index), memory_.routing.host_gate_gradient(index), index,
+                           result_.router);
+    });
+  }
+
+  std::unique_ptr<RouterLossGradients> router_losses() {
+    if (!overlay_.mixture || !overlay_.mixture->router) return nullptr;
+    auto losses = std::make_unique<RouterLossGradients>(request_, overlay_.mixture->router->config(), batch_, result_.router);
+    for_each_router([&](int64_t, RouterKind, size_t index) { losses->add(index, layer_.router_shape(), memory_.routing.host_state(index)); });
+    losses->bring(ops_, memory_.loss_inputs);
+    return losses;
   }
 
   // ---- what `dump` wants to see -----------------------------------------------------------------------------------
@@ -197,7 +236,8 @@ class Pass {
     if (found == tensors.end()) found = tensors.insert(found, {name, {{0, tokens_, config_.hidden}, {}, {}}});
     Capture::Tensor &tensor = found->second;
     tensor.shape[0]++;
-    tensor.values.insert(tensor.values.end(), values, values + tokens_ * config_.hidden);
+    const std::vector<float> stream = downloaded(ops_, values, static_cast<size_t>(tokens_ * config_.hidden));
+    tensor.values.insert(tensor.values.end(), stream.begin(), stream.end());
   }
 
   // final_norm [T, d] and logits [T, V] of all tokens
@@ -205,15 +245,24 @@ class Pass {
     Capture *capture = request_.capture;
     if (!capture || (!capture->hidden_states && !capture->logits)) return;
     const int64_t d = config_.hidden, v = config_.vocabulary;
-    Capture::Tensor norm{{tokens_, d}, std::vector<float>(static_cast<size_t>(tokens_ * d)), {}};
-    ops_.rms_norm(tokens_, d, f32_rows(residual(config_.layers), d), model_.final_norm(), config_.norm_epsilon, f32_rows(norm.values.data(), d),
-                  Store::set);
+    const Rows norm = f32_rows(memory_of(tokens_ * d), d);
+    ops_.rms_norm(tokens_, d, f32_rows(residual(config_.layers), d), model_.final_norm(), config_.norm_epsilon, norm, Store::set);
     if (capture->logits) {
-      Capture::Tensor logits{{tokens_, v}, std::vector<float>(static_cast<size_t>(tokens_ * v)), {}};
-      ops_.matmul(tokens_, f32_rows(norm.values.data(), d), model_.head(), f32_rows(logits.values.data(), v), Store::set);
-      capture->tensors.push_back({"logits", std::move(logits)});
+      const Rows logits = f32_rows(memory_of(tokens_ * v), v);
+      ops_.matmul(tokens_, norm, model_.head(), logits, Store::set);
+      capture_rows("logits", logits);
     }
-    if (capture->hidden_states) capture->tensors.push_back({"final_norm", std::move(norm)});
+    if (capture->hidden_states) capture_rows("final_norm", norm);
+  }
+
+  // Memory of a capture, which no plan counts.
+  float *memory_of(int64_t count) {
+    captured_.push_back(ops_.allocate(static_cast<size_t>(count) * sizeof(float)));
+    return reinterpret_cast<float *>(captured_.back().get());
+  }
+  void capture_rows(const char *name, Rows rows) {
+    std::vector<float> values = downloaded(ops_, static_cast<const float *>(rows.data), static_cast<size_t>(tokens_ * rows.stride));
+    request_.capture->tensors.push_back({name, {{tokens_, rows.stride}, std::move(values), {}}});
   }
 
   void capture_router(int64_t layer, RouterKind kind, const RouterState &s) {
@@ -253,6 +302,8 @@ class Pass {
   DecoderLayer layer_;
   PassMemory memory_;
   std::vector<int32_t> supervised_rows_, labels_;
+  const int32_t *op_tokens_ = nullptr, *op_positions_ = nullptr, *op_supervised_rows_ = nullptr, *op_labels_ = nullptr;
+  std::vector<Memory> captured_;
   PassResult result_;
 };
 
@@ -261,7 +312,7 @@ class Pass {
 size_t training_pass_bytes(const BaseModel &model, const Overlay &overlay, const PassRequest &request, int64_t tokens, int64_t supervised) {
   Arena measuring;
   const DecoderLayer layer(model, overlay, request, tokens);
-  take_memory(model, layer, request, tokens, supervised, measuring);
+  take_memory(model, overlay, layer, request, tokens, supervised, measuring);
   return measuring.peak();
 }
 

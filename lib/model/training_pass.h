@@ -81,7 +81,10 @@ struct PassResult {
 // Bytes of arena that a batch of `tokens` tokens with `supervised` labels needs, measured by the code that takes them.
 size_t training_pass_bytes(const BaseModel &model, const Overlay &overlay, const PassRequest &request, int64_t tokens, int64_t supervised);
 
-// The arena must hold training_pass_bytes of the batch. Labels and ids are checked against the vocabulary (Code::invalid).
+// Memory of a pass, where the model computes.
+inline Arena pass_arena(const BaseModel &model, size_t bytes) { return Arena(model.backend().allocate(bytes), bytes); }
+
+// The arena must hold training_pass_bytes of the batch, in memory of the model's backend. Labels and ids are checked against the vocabulary (Code::invalid).
 PassResult training_pass(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch, const PassRequest &request, Arena &arena);
 
 }  // namespace moe

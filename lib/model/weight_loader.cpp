@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -14,6 +15,8 @@ namespace {
 constexpr uint64_t kPieceBytes = uint64_t{4} << 20;  // of one read
 constexpr size_t kHashedBytes = 64 << 10;            // of each end of a tensor, for the fingerprint
 constexpr size_t kAlignment = 64;
+
+size_t hashed_bytes(size_t tensor) { return std::min(tensor, kHashedBytes); }
 
 size_t aligned(uint64_t bytes) { return checked_add(bytes, kAlignment - 1, "weights") / kAlignment * kAlignment; }
 
@@ -41,8 +44,10 @@ void WeightLoader::run(const Cancel *cancel) {
     layers.push_back(plan_layer(i));
     bytes = checked_add(bytes, bytes_of(layers.back()), file_.path());
   }
-  free_ = model_.storage_.emplace_back(bytes).data();  // one block for all, which the system can give in large pages
+  bytes = checked_add(bytes, bytes_of_norms(), file_.path());
+  allocate(bytes);
 
+  for (const Rope &rope : config_.ropes) model_.rope_frequencies_.push_back(put(rope.inverse_frequency));
   read_matrices(ends);
   if (config_.tied_embeddings) model_.head_ = model_.embedding_;
   model_.final_norm_ = read_norm(names_.final_norm(), canonical_.final_norm(), config_.hidden);
@@ -125,19 +130,51 @@ uint64_t WeightLoader::bytes_of(const std::vector<Planned> &planned) const {
   return bytes;
 }
 
-// Into the next free memory; the reads are spread over the threads.
+// Of the norms and the frequencies of the rotation, all in f32.
+uint64_t WeightLoader::bytes_of_norms() const {
+  const uint64_t hidden = aligned(static_cast<uint64_t>(config_.hidden) * sizeof(float)),
+                 head = aligned(static_cast<uint64_t>(config_.head_dimension) * sizeof(float));
+  const uint64_t of_layer = (config_.sandwich_norms ? 4 : 2) * hidden + (config_.query_key_norm ? 2 * head : 0);
+  return static_cast<uint64_t>(config_.layers) * of_layer + hidden + config_.ropes.size() * head;
+}
+
+// One block for all, which the system can give in large pages.
+void WeightLoader::allocate(uint64_t bytes) {
+  try {
+    model_.storage_ = ops_.allocate(bytes);
+  } catch (const Error &error) {
+    fail(error.code(), file_.path(), ": the weights need ", bytes, " bytes: ", error.message());
+  }
+  free_ = model_.storage_.get();
+}
+
+std::byte *WeightLoader::take(uint64_t bytes) { return std::exchange(free_, free_ + aligned(bytes)); }
+
+const float *WeightLoader::put(const std::vector<float> &values) {
+  std::byte *to = take(values.size() * sizeof(float));
+  ops_.upload(to, values.data(), values.size() * sizeof(float));
+  return reinterpret_cast<const float *>(to);
+}
+
+// Into the next free memory; the reads are spread over the threads, each of which uploads what it has read.
 void WeightLoader::read_matrices(const std::vector<Planned> &planned) {
   std::vector<Piece> pieces;
   for (const Planned &p : planned) {
-    p.matrix->data = free_;
-    cut(p, free_, pieces);
-    free_ += aligned(p.tensor->bytes);
+    std::byte *to = take(p.tensor->bytes);
+    p.matrix->data = to;
+    cut(p, to, pieces);
     model_.weight_bytes_ += p.tensor->bytes;
   }
-  model_.pool_->run(static_cast<int64_t>(pieces.size()), [&](int64_t i, int) { read_piece(pieces[static_cast<size_t>(i)]); });
-  for (const Planned &p : planned) {
-    add_to_fingerprint(p.canonical_name, *p.tensor, static_cast<const std::byte *>(p.matrix->data), p.tensor->bytes);
-  }
+  std::vector<std::vector<std::byte>> staging(ops_.host_memory() ? 0 : static_cast<size_t>(model_.pool_->threads()));
+  model_.pool_->run(static_cast<int64_t>(pieces.size()), [&](int64_t i, int thread) {
+    const Piece &piece = pieces[static_cast<size_t>(i)];
+    if (staging.empty()) return read_piece(piece, piece.destination);
+    std::vector<std::byte> &read = staging[static_cast<size_t>(thread)];
+    read.resize(piece.bytes);
+    read_piece(piece, read.data());
+    ops_.upload(piece.destination, read.data(), piece.bytes);
+  });
+  for (const Planned &p : planned) add_matrix_to_fingerprint(p);
 }
 
 void WeightLoader::cut(const Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const {
@@ -149,9 +186,9 @@ void WeightLoader::cut(const Planned &planned, std::byte *destination, std::vect
   }
 }
 
-void WeightLoader::read_piece(const Piece &piece) const {
+void WeightLoader::read_piece(const Piece &piece, std::byte *destination) const {
   if (piece.rows == 0) {
-    file_.read_range(*piece.tensor, piece.offset, piece.destination, piece.bytes);
+    file_.read_range(*piece.tensor, piece.offset, destination, piece.bytes);
     return;
   }
   // Stored rows of a head: (0, h/2), (1, h/2 + 1), ...: rows 2 j and 2 j + 1 belong to j and j + h/2.
@@ -161,7 +198,7 @@ void WeightLoader::read_piece(const Piece &piece) const {
   const size_t row_bytes = piece.bytes / static_cast<size_t>(piece.rows);
   for (int64_t row = 0; row < piece.rows; row++) {
     const int64_t source = row < half ? 2 * row : 2 * (row - half) + 1;
-    std::memcpy(piece.destination + static_cast<size_t>(row) * row_bytes, stored.data() + static_cast<size_t>(source) * row_bytes,
+    std::memcpy(destination + static_cast<size_t>(row) * row_bytes, stored.data() + static_cast<size_t>(source) * row_bytes,
                 row_bytes);
   }
 }
@@ -170,18 +207,32 @@ const float *WeightLoader::read_norm(const std::string &name, std::string canoni
   const TensorInfo &tensor = require(name, {length});
   std::vector<std::byte> stored(tensor.bytes);
   file_.read(tensor, stored.data());
-  add_to_fingerprint(std::move(canonical_name), tensor, stored.data(), stored.size());
-  Buffer &block = model_.storage_.emplace_back(static_cast<size_t>(length) * sizeof(float));
-  float *values = reinterpret_cast<float *>(block.data());
-  dequantize(tensor.dtype, stored.data(), length, values);
-  if (config_.norm_plus_one) std::for_each(values, values + length, [](float &w) { w += 1; });
-  model_.weight_bytes_ += block.size();
-  return values;
+  const size_t part = hashed_bytes(stored.size());
+  add_to_fingerprint(std::move(canonical_name), tensor, stored.data(), stored.data() + stored.size() - part, part);
+  std::vector<float> values(static_cast<size_t>(length));
+  dequantize(tensor.dtype, stored.data(), length, values.data());
+  if (config_.norm_plus_one) std::for_each(values.begin(), values.end(), [](float &w) { w += 1; });
+  model_.weight_bytes_ += values.size() * sizeof(float);
+  return put(values);
 }
 
-void WeightLoader::add_to_fingerprint(std::string canonical_name, const TensorInfo &tensor, const std::byte *data, size_t bytes) {
-  const size_t part = std::min(bytes, kHashedBytes);
-  const std::string digest = Sha256().update(data, part).update(data + (bytes - part), part).hex();
+// Both ends as they stand in the model.
+void WeightLoader::add_matrix_to_fingerprint(const Planned &planned) {
+  const size_t bytes = planned.tensor->bytes, part = hashed_bytes(bytes);
+  const std::byte *first = static_cast<const std::byte *>(planned.matrix->data), *last = first + bytes - part;
+  std::vector<std::byte> ends;
+  if (!ops_.host_memory()) {
+    ends.resize(2 * part);
+    ops_.download(ends.data(), first, part);
+    ops_.download(ends.data() + part, last, part);
+    first = ends.data(), last = first + part;
+  }
+  add_to_fingerprint(planned.canonical_name, *planned.tensor, first, last, part);
+}
+
+void WeightLoader::add_to_fingerprint(std::string canonical_name, const TensorInfo &tensor, const std::byte *first,
+                                      const std::byte *last, size_t part) {
+  const std::string digest = Sha256().update(first, part).update(last, part).hex();
   std::string line = text(canonical_name, " ", dtype_info(tensor.dtype).name, " ", shape_text(tensor.shape), " ", digest, "\n");
   fingerprint_lines_.emplace(std::move(canonical_name), std::move(line));
 }

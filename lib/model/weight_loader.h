@@ -1,5 +1,5 @@
-// Reads the weights of a base model: finds each tensor, checks its shape against the config, and reads it into memory that
-// the model owns. Matrices keep their stored type; norms become f32. What a file stores differently is undone here: the +1 of
+// Reads the weights of a base model: finds each tensor, checks its shape against the config, and reads it into one block of the
+// backend's memory; what a device gets passes piece by piece through memory of the host. Matrices keep their stored type; norms become f32. What a file stores differently is undone here: the +1 of
 // Gemma's norms (Hugging Face) and the row order of q and k in GGUF files of the Llama family.
 #pragma once
 #include <map>
@@ -16,7 +16,7 @@ namespace moe {
 
 class WeightLoader {
  public:
-  // `model.config_` and `model.pool_` are set already.
+  // `model.config_`, `model.pool_` and `model.backend_` are set already.
   static void load(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved_query_key,
                    const Cancel *cancel);
 
@@ -38,6 +38,7 @@ class WeightLoader {
   WeightLoader(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved)
       : model_(model),
         config_(model.config_),
+        ops_(*model.backend_),
         file_(file),
         names_(names),
         canonical_(WeightNames::canonical(config_.sandwich_norms)),
@@ -49,20 +50,26 @@ class WeightLoader {
   uint64_t bytes_of(const std::vector<Planned> &planned) const;
   void read_matrices(const std::vector<Planned> &planned);
   void cut(const Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const;
-  void read_piece(const Piece &piece) const;
+  void read_piece(const Piece &piece, std::byte *destination) const;
+  uint64_t bytes_of_norms() const;
+  void allocate(uint64_t bytes);
+  std::byte *take(uint64_t bytes);
+  const float *put(const std::vector<float> &values);
   const float *read_norm(const std::string &name, std::string canonical_name, int64_t length);
   void read_norms(int64_t layer);
-  void add_to_fingerprint(std::string canonical_name, const TensorInfo &tensor, const std::byte *data, size_t bytes);
+  void add_to_fingerprint(std::string canonical_name, const TensorInfo &tensor, const std::byte *first, const std::byte *last, size_t part);
+  void add_matrix_to_fingerprint(const Planned &planned);
   std::string fingerprint() const;
   void log_unused() const;
 
   BaseModel &model_;
   const DecoderConfig &config_;
+  Backend &ops_;
   const TensorSource &file_;
   const WeightNames &names_;
   WeightNames canonical_;
   bool interleaved_;
-  std::byte *free_ = nullptr;  // in the block of the matrices
+  std::byte *free_ = nullptr;  // in the block of all weights
   std::set<std::string> used_;
   std::map<std::string, std::string> fingerprint_lines_;  // by canonical name
 };

@@ -38,6 +38,9 @@ void Backend::upload(void *to, const void *from, size_t bytes) {
 void Backend::download(void *to, const void *from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
+void Backend::copy_bytes(void *to, const void *from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
 
 // Layout: one wide f32 copy (the output of a bf16 projection, or drop(x)), with dropout a second one for the backward
 // pass, then two narrow arrays.

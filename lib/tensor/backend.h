@@ -110,11 +110,13 @@ class Backend {
   // ---- memory -----------------------------------------------------------------------------------------
   // Where the arrays lie that ops are given by pointer. On a device with memory of its own no op takes a pointer of the host, but
   // for spans and structs themselves and the results that return by value; ops are queued there, and an index out of its range
-  // or a failure of the device may show only at download() or synchronize(). By default the memory is the host's.
+  // or a failure of the device may show only at download() or synchronize(). By default the memory is the host's. Ops come from
+  // one thread at a time; those of memory from any thread, also while another one calls ops.
   virtual bool host_memory() const { return true; }
   virtual Memory allocate(size_t bytes);                            // 64-byte aligned, contents undefined; may outlive the backend
   virtual void upload(void *to, const void *from, size_t bytes);    // after what is queued; `from` is free at once
   virtual void download(void *to, const void *from, size_t bytes);  // waits for what is queued
+  virtual void copy_bytes(void *to, const void *from, size_t bytes);  // inside the backend's memory, after what is queued
   virtual void synchronize() {}
 
   // ---- products -------------------------------------------------------------------------------------

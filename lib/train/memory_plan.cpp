@@ -19,13 +19,13 @@ struct Parameters {
 
 Parameters count_parameters(const Overlay &overlay, Trainable train) {
   if (overlay.adapter) {
-    const uint64_t count = overlay.adapter->parameters().size();
+    const uint64_t count = overlay.adapter->size();
     return {count, train == Trainable::adapter ? count : 0};
   }
   if (!overlay.mixture) return {};
   uint64_t experts = 0;
-  for (const auto &expert : overlay.mixture->experts) experts += expert->parameters().size();
-  const uint64_t router = overlay.mixture->router ? overlay.mixture->router->parameters().size() : 0;
+  for (const auto &expert : overlay.mixture->experts) experts += expert->size();
+  const uint64_t router = overlay.mixture->router ? overlay.mixture->router->size() : 0;
   const bool train_experts = train == Trainable::experts || train == Trainable::joint;
   Parameters count{experts + router, train == Trainable::router || train == Trainable::joint ? router : 0};
   if (train_experts) count.held += experts, count.trained += experts;
@@ -38,6 +38,12 @@ uint64_t MemoryPlan::total() const {
   uint64_t sum = 0;
   for (const auto &[purpose, count] : bytes) sum += count;
   return sum;
+}
+
+std::string MemoryPlan::text() const {
+  std::string parts;
+  for (const auto &[purpose, count] : bytes) parts += moe::text(parts.empty() ? "" : ", ", count, " ", purpose);
+  return moe::text(total(), " bytes: ", parts);
 }
 
 Json MemoryPlan::to_json() const {

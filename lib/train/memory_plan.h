@@ -15,6 +15,7 @@ struct MemoryPlan {
   bool checkpoint_activations = false;                   // chosen when the activations would not fit otherwise
   int64_t micro_batch_tokens = 0, micro_batch_supervised = 0;
   uint64_t total() const;
+  std::string text() const;  // "123 bytes: 100 weights, 23 ..."
   Json to_json() const;
 };
 

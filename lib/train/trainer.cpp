@@ -80,11 +80,29 @@ void Trainer::open(std::shared_ptr<Dataset> data, const TrainOptions &options) {
     data_->largest_batch(options.batch_size, &tokens, &supervised);
   }
   plan_ = plan_training(*model_, overlay(), what_trains(), tokens, supervised, options.memory_limit);
-  size_t n = 0;
-  for (const Part &part : parts()) n += part.parameters.size();  // gradients are allocated here, not in the first step
-  first_moment_.assign(n, 0.0f);
-  second_moment_.assign(n, 0.0f);
-  make_arena(tokens, supervised);
+  allocate(tokens, supervised);
+}
+
+// What the plan counts, before the first step, where the model computes.
+void Trainer::allocate(int64_t tokens, int64_t supervised) {
+  const std::lock_guard<std::mutex> lock(model_->pass_mutex());
+  const std::shared_ptr<Backend> &backend = model_->shared_backend();
+  try {
+    size_t n = 0;
+    for (const Part &part : parts()) {
+      part.parameters.bring(backend, false);
+      part.gradients.bring(backend, true);
+      n += part.parameters.size();
+    }
+    for (SharedArray *moment : {&first_moment_, &second_moment_}) {
+      *moment = SharedArray(n);
+      moment->bring(backend, true);
+    }
+    make_arena(tokens, supervised);
+  } catch (const Error &error) {
+    if (error.code() != Code::no_memory) throw;
+    fail(Code::no_memory, error.message(), "; the run needs ", plan_.text());
+  }
 }
 
 Overlay Trainer::overlay() const { return {adapter_.get(), mixture_.get()}; }
@@ -98,12 +116,12 @@ const char *Trainer::what() const {
 }
 int64_t Trainer::rows_per_step() const { return options_.batch_size * options_.gradient_accumulation_steps; }
 
-std::vector<Trainer::Part> Trainer::parts() {
-  if (adapter_) return {{adapter_->parameters(), adapter_->gradients(), options_.learning_rate}};
-  std::vector<Part> parts{{mixture_->router->parameters(), mixture_->router->gradients(), options_.learning_rate}};
+std::vector<Trainer::Part> Trainer::parts() const {
+  if (adapter_) return {{adapter_->shared_parameters(), adapter_->shared_gradients(), options_.learning_rate}};
+  std::vector<Part> parts{{mixture_->router->shared_parameters(), mixture_->router->shared_gradients(), options_.learning_rate}};
   if (!options_.train_experts) return parts;
   for (const auto &expert : mixture_->experts) {
-    parts.push_back({expert->parameters(), expert->gradients(), options_.expert_learning_rate});
+    parts.push_back({expert->shared_parameters(), expert->shared_gradients(), options_.expert_learning_rate});
   }
   return parts;
 }
@@ -116,7 +134,7 @@ void Trainer::make_arena(int64_t tokens, int64_t supervised) {
   const size_t bytes = training_pass_bytes(*model_, overlay(), request, tokens, supervised);
   if (arena_ && arena_->capacity() >= bytes) return;
   arena_.reset();
-  arena_ = std::make_unique<Arena>(bytes);
+  arena_ = std::make_unique<Arena>(model_->backend().allocate(bytes), bytes);
 }
 
 double Trainer::supervised_weight() const {
@@ -159,7 +177,7 @@ StepReport Trainer::run_step(const PackedBatch &batch, const Cancel *cancel) {
   request.cancel = cancel;
 
   const std::vector<PackedBatch> micro = micro_batches(batch, options_.batch_size);
-  for (const Part &part : parts()) std::fill(part.gradients.begin(), part.gradients.end(), 0.0f);
+  zero_gradients();
   RouterStatistics exact, sum;
   if (mixture_ && options_.balance_exact && micro.size() > 1) exact = count_step(micro, request);
   double nll = 0;
@@ -188,6 +206,13 @@ StepReport Trainer::run_step(const PackedBatch &batch, const Cancel *cancel) {
   return report;
 }
 
+void Trainer::zero_gradients() {
+  const std::lock_guard<std::mutex> lock(model_->pass_mutex());
+  for (const Part &part : parts()) {
+    model_->backend().fill(static_cast<int64_t>(part.gradients.size()), 0.0f, part.gradients.bring(model_->shared_backend(), true));
+  }
+}
+
 // A forward-only pass over the whole step, for the exact load f (balance_exact).
 RouterStatistics Trainer::count_step(const std::vector<PackedBatch> &parts, PassRequest request) {
   RouterStatistics statistics;
@@ -202,11 +227,11 @@ RouterStatistics Trainer::count_step(const std::vector<PackedBatch> &parts, Pass
 
 // Clipping and AdamW. A step with NaN or infinity changes nothing.
 void Trainer::update(StepReport &report) {
-  Backend &ops = model_->backend();
+  const std::shared_ptr<Backend> &ops = model_->shared_backend();
   const std::lock_guard<std::mutex> lock(model_->pass_mutex());
   const std::vector<Part> all = parts();
   double squares = 0;
-  for (const Part &part : all) squares += ops.sum_of_squares(static_cast<int64_t>(part.gradients.size()), part.gradients.data());
+  for (const Part &part : all) squares += ops->sum_of_squares(static_cast<int64_t>(part.gradients.size()), part.gradients.bring(ops, false));
   report.gradient_norm = std::sqrt(squares);
   const double factor = learning_rate_factor(options_.schedule, step_, planned_steps_, warmup_steps(options_.warmup_ratio, planned_steps_));
   report.learning_rate = options_.learning_rate * factor;
@@ -232,8 +257,8 @@ void Trainer::update(StepReport &report) {
   size_t at = 0;
   for (const Part &part : all) {
     adamw.learning_rate = static_cast<float>(part.learning_rate * factor);
-    ops.adamw(static_cast<int64_t>(part.parameters.size()), part.parameters.data(), part.gradients.data(), first_moment_.data() + at,
-              second_moment_.data() + at, adamw);
+    ops->adamw(static_cast<int64_t>(part.parameters.size()), part.parameters.bring(ops, true), part.gradients.bring(ops, false),
+               first_moment_.bring(ops, true) + at, second_moment_.bring(ops, true) + at, adamw);
     at += part.parameters.size();
   }
 }
@@ -250,10 +275,9 @@ void Trainer::watch_router(const RouterStatistics &statistics) {
       if (share > 0) alarms_.usage_entropy -= share * std::log(share) / routers;
     }
   }
-  const bool selected_differs = std::any_of(mixture_->experts.begin(), mixture_->experts.end(), [](const auto &e) { return !e->delta_is_zero(); });
   dead_steps_ = gradient == 0 ? dead_steps_ + 1 : 0;
   if (gradient != 0) return;
-  if (!selected_differs) {
+  if (std::all_of(mixture_->experts.begin(), mixture_->experts.end(), [](const auto &e) { return e->delta_is_zero(); })) {
     alarms_.warnings.push_back("the router gets no language-model gradient: every expert's delta is zero (untrained adapters)");
     return;
   }

@@ -86,13 +86,15 @@ class Trainer {
   int64_t rows_per_step() const;
   // What an optimizer step changes, in the order of the moments; each part has a learning rate of its own.
   struct Part {
-    std::span<float> parameters, gradients;
+    SharedArray &parameters, &gradients;
     double learning_rate = 0;
   };
-  std::vector<Part> parts();
+  std::vector<Part> parts() const;
+  void allocate(int64_t tokens, int64_t supervised);
   void make_arena(int64_t tokens, int64_t supervised);
   double supervised_weight() const;
   StepReport run_step(const PackedBatch &batch, const Cancel *cancel);
+  void zero_gradients();
   RouterStatistics count_step(const std::vector<PackedBatch> &parts, PassRequest request);
   void update(StepReport &report);
   void watch_router(const RouterStatistics &statistics);
@@ -105,7 +107,7 @@ class Trainer {
   RouterLosses losses_;
   MemoryPlan plan_;
   std::unique_ptr<Arena> arena_;
-  std::vector<float> first_moment_, second_moment_;
+  SharedArray first_moment_, second_moment_;
   int64_t step_ = 0, updates_ = 0, planned_steps_ = 0, dead_steps_ = 0, skipped_in_a_row_ = 0;
   RouterStatistics statistics_, total_statistics_;
   RouterAlarms alarms_;

@@ -61,8 +61,9 @@ void save_experts(const Mixture &mixture, const std::string &path) {
   std::vector<TensorToWrite> tensors;
   for (size_t i = 0; i < mixture.experts.size(); i++) {
     const Adapter &expert = *mixture.experts[i];
+    const float *parameters = expert.parameters().data();
     for (const Adapter::Entry &entry : expert.entries()) {
-      tensors.push_back({text(mixture.domains[i], '.', entry.key), DType::f32, entry.shape, expert.parameters().data() + entry.offset});
+      tensors.push_back({text(mixture.domains[i], '.', entry.key), DType::f32, entry.shape, parameters + entry.offset});
     }
   }
   write_safetensors(path, tensors);
@@ -84,7 +85,7 @@ std::vector<float> read_experts(const Mixture &mixture, const std::string &path)
   for (size_t i = 0; i < mixture.experts.size(); i++) {
     const Adapter &expert = *mixture.experts[i];
     const size_t first = values.size();
-    values.resize(first + expert.parameters().size());
+    values.resize(first + expert.size());
     for (const Adapter::Entry &entry : expert.entries()) {
       read_values(file, text(mixture.domains[i], '.', entry.key), entry.shape, values.data() + first + entry.offset);
     }
@@ -126,7 +127,7 @@ void Trainer::save(const std::string &folder) const {
     else mixture_->router->save(join_path(path, kRouterFile));
     if (what_trains() == Trainable::joint) save_experts(*mixture_, join_path(path, kExpertsFile));
     const int64_t n = static_cast<int64_t>(first_moment_.size());
-    const TensorToWrite moments[] = {{"first_moment", DType::f32, {n}, first_moment_.data()}, {"second_moment", DType::f32, {n}, second_moment_.data()}};
+    const TensorToWrite moments[] = {{"first_moment", DType::f32, {n}, first_moment_.host().data()}, {"second_moment", DType::f32, {n}, second_moment_.host().data()}};
     write_safetensors(join_path(path, "optimizer.safetensors"), moments);
     Json state = Json::object();
     state.set("format", kFormat).set("format_version", 1).set("trains", what());
@@ -193,11 +194,11 @@ void Trainer::resume(const std::string &folder) {
   updates_ = state.integer_at("updates", source);
   dead_steps_ = state.integer_at("dead_steps", source);
   skipped_in_a_row_ = state.integer_at("skipped_in_a_row", source);
-  first_moment_ = std::move(first);
-  second_moment_ = std::move(second);
+  std::copy(first.begin(), first.end(), first_moment_.host().begin());
+  std::copy(second.begin(), second.end(), second_moment_.host().begin());
   auto from = values.cbegin();
   for (const Part &part : parts()) {
-    std::copy_n(from, part.parameters.size(), part.parameters.begin());
+    std::copy_n(from, part.parameters.size(), part.parameters.host().begin());
     from += static_cast<std::ptrdiff_t>(part.parameters.size());
   }
   total_statistics_ = std::move(statistics);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <moe.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <string>
@@ -63,6 +64,12 @@ inline std::string tiny(const std::string &name = "qwen3-F32.gguf") {
   return std::string(MOE_TESTS_DIR) + "/golden/gguf/" + name;
 }
 
+// Where the models of these tests compute (device_test.cpp).
+inline std::string test_device() {
+  const char *device = std::getenv("MOE_TEST_DEVICE");
+  return device ? device : "cpu";
+}
+
 inline OptionsHandle make_options(const Values &values) {
   OptionsHandle options;
   moe_error error = MOE_ERROR_INIT;
@@ -74,7 +81,7 @@ inline OptionsHandle make_options(const Values &values) {
 inline ModelHandle load_tiny(const std::string &name = "qwen3-F32.gguf") {
   ModelHandle model;
   moe_error error = MOE_ERROR_INIT;
-  const OptionsHandle options = make_options({{"compute", "f32"}, {"threads", "2"}});
+  const OptionsHandle options = make_options({{"compute", "f32"}, {"threads", "2"}, {"device", test_device()}});
   EXPECT_OK(moe_model_load(tiny(name).c_str(), options, nullptr, &model, &error));
   return model;
 }

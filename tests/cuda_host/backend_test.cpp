@@ -124,6 +124,32 @@ TEST_F(CudaDevice, AStepDoesNotDependOnWhenTheDeviceWorks) {
   }
 }
 
+// With W the identity the logits are those of u to the bit, ties among them: what is picked of them is what the CPU picks.
+TEST_F(CudaDevice, PicksTheExpertsThatTheCpuPicks) {
+  constexpr int64_t T = 300, E = 8, d = 16;
+  std::vector<float> u(T * d), weight((E + 1) * d), bias(E + 1);
+  for (size_t i = 0; i < u.size(); i++) u[i] = static_cast<float>(random_bits(3, i) % 7) / 4;
+  for (size_t i = 0; i <= E; i++) weight[i * d + i] = 1;
+  for (const GateForm form : {GateForm::delta, GateForm::renormalised_delta, GateForm::weighted, GateForm::straight_through}) {
+    for (const int64_t k : {1, 2, 4}) {
+      const auto route = [&](Backend &b) {
+        DeviceArrays arrays(b);
+        RouterShape shape;
+        shape.tokens = T, shape.hidden = d, shape.experts = E, shape.top_k = k, shape.form = form, shape.temperature = 0.7f;
+        const RouterState state{arrays.take<float>(T * (E + 1)), arrays.take<float>(T * (E + 1)), arrays.take<int32_t>(T * k),
+                                arrays.take<uint8_t>(T * E), arrays.take<float>(T * E)};
+        b.router(shape, f32_rows(arrays.put(u), d), arrays.put(weight), arrays.put(bias), state);
+        std::pair<std::vector<int32_t>, std::vector<uint8_t>> picks{std::vector<int32_t>(T * k), std::vector<uint8_t>(T * E)};
+        b.download(picks.first.data(), state.picked, T * k * sizeof(int32_t));
+        b.download(picks.second.data(), state.selected, T * E);
+        return picks;
+      };
+      CudaBackend device(0);
+      EXPECT_EQ(route(device), route(*cpu_backend(cpu::best_kernels(), 1))) << "k = " << k;
+    }
+  }
+}
+
 TEST_F(CudaDevice, EveryFailedAllocationIsAnErrorThatLeavesNothingBehind) {
   const auto before = cuda_host::statistics();
   int failures = 0;

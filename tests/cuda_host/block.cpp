@@ -401,6 +401,7 @@ void collective(unsigned mask, Combine combine, void *argument, Site site, bool 
 
 void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
             std::function<void()> body) {
+  const OneCall call;
   if (set_error(device_state()) != cudaSuccess) return;
   const uint64_t threads = static_cast<uint64_t>(block.x) * block.y * block.z;
   const bool empty = threads == 0 || grid.x == 0 || grid.y == 0 || grid.z == 0;

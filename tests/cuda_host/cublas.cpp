@@ -78,19 +78,23 @@ using namespace cuda_host;
 extern "C" {
 
 cublasStatus_t cublasCreate_v2(cublasHandle_t *handle) {
+  const OneCall call;
   if (device_state() != cudaSuccess) return CUBLAS_STATUS_NOT_INITIALIZED;
   *handle = new cublasContext;
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) {
+  const OneCall call;
   delete handle;
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream) {
+  const OneCall call;
   handle->stream = stream;
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t, void *workspace, size_t bytes) {
+  const OneCall call;
   return inside_allocation(workspace, bytes) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 const char *cublasGetStatusString(cublasStatus_t status) { return status == CUBLAS_STATUS_SUCCESS ? "success" : "cuBLAS failed"; }
@@ -100,6 +104,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
                                           long long stride_a, const void *b, cudaDataType b_type, int ldb, long long stride_b,
                                           const void *beta, void *c, cudaDataType c_type, int ldc, long long stride_c,
                                           int batches, cublasComputeType_t compute, cublasGemmAlgo_t) {
+  const OneCall call;
   if (device_state() != cudaSuccess) return CUBLAS_STATUS_EXECUTION_FAILED;
   const auto known = [](cudaDataType type) { return type == CUDA_R_32F || type == CUDA_R_16BF || type == CUDA_R_16F; };
   if (!known(a_type) || a_type != b_type || (c_type != a_type && c_type != CUDA_R_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -128,6 +133,7 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transpose_a
                             int k, const void *alpha, const void *a, cudaDataType a_type, int lda, const void *b,
                             cudaDataType b_type, int ldb, const void *beta, void *c, cudaDataType c_type, int ldc,
                             cublasComputeType_t compute, cublasGemmAlgo_t algorithm) {
+  const OneCall call;
   return cublasGemmStridedBatchedEx(handle, transpose_a, transpose_b, m, n, k, alpha, a, a_type, lda, 0, b, b_type, ldb, 0, beta,
                                     c, c_type, ldc, 0, 1, compute, algorithm);
 }

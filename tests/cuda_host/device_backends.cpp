@@ -1,4 +1,5 @@
-// The backend of the op tests in the program for real devices.
+// The backend of the tests in the programs for real devices.
+#include "support/golden.h"
 #include "support/mirrored_backend.h"
 #include "support/reference.h"
 #include "tensor/cuda.h"
@@ -10,6 +11,8 @@ std::vector<std::unique_ptr<Backend>> all_backends(int) {
   backends.push_back(mirrored(open_cuda("cuda", MOE_CUDA_LIBRARY)));
   return backends;
 }
+
+std::shared_ptr<Backend> model_backend(int) { return open_cuda("cuda", MOE_CUDA_LIBRARY); }
 
 bool small_cases_only() { return false; }
 

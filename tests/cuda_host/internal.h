@@ -12,6 +12,13 @@ namespace cuda_host {
 
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// Calls of the runtime come from any thread, one at a time.
+class OneCall {
+ public:
+  OneCall();
+  ~OneCall();
+};
+
 // ---- block.cpp ----
 struct Place {                         // of the running thread
   uint32_t thread, epoch, warp_syncs;  // barriers and __syncwarp passed in this block

@@ -134,6 +134,7 @@ using namespace cuda_host;
 extern "C" {
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes) {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   if (failing_allocation > 0 && --failing_allocation == 0) return set_error(cudaErrorMemoryAllocation);
   if (bytes > kDeviceBytes || counters.live_bytes + static_cast<int64_t>(bytes) > static_cast<int64_t>(kDeviceBytes)) {
@@ -167,6 +168,7 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes) {
 }
 
 cudaError_t cudaFree(void *pointer) {
+  const OneCall call;
   if (!pointer) return cudaSuccess;
   finish_everything();
   Allocation *a = owner(pointer);
@@ -195,6 +197,7 @@ cudaError_t cudaFree(void *pointer) {
 }
 
 cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   *pointer = malloc(bytes);
   if (!*pointer) return set_error(cudaErrorMemoryAllocation);
@@ -202,6 +205,7 @@ cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void *pointer) {
+  const OneCall call;
   finish_everything();
   if (pointer && pinned.erase(pointer) == 0) return set_error(cudaErrorInvalidValue);
   free(pointer);
@@ -209,12 +213,14 @@ cudaError_t cudaFreeHost(void *pointer) {
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+  const OneCall call;
   *total = kDeviceBytes;
   *free_bytes = kDeviceBytes - static_cast<size_t>(counters.live_bytes);
   return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value) {
+  const OneCall call;
   if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
     if (value < 0 || value > 99 << 10)
       return set_error(cudaErrorInvalidValue);  // the least of all devices from compute capability 8.0 on

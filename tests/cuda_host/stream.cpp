@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <mutex>
 #include <vector>
 
 #include "cuda_host/internal.h"
@@ -22,6 +23,8 @@ struct CUstream_st {
 
 namespace cuda_host {
 namespace {
+
+std::recursive_mutex one_call;
 
 CUstream_st default_stream;
 std::vector<cudaStream_t> streams{&default_stream};
@@ -82,6 +85,9 @@ void do_copy(void *to, const void *from, size_t bytes) {
 
 }  // namespace
 
+OneCall::OneCall() { one_call.lock(); }
+OneCall::~OneCall() { one_call.unlock(); }
+
 void set_async(bool on) {
   finish_everything();
   async_mode = on;
@@ -122,6 +128,7 @@ using namespace cuda_host;
 extern "C" {
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  const OneCall call;
   if (const cudaError_t error = check_copy(to, from, bytes, kind)) return set_error(error);
   if (async_mode && side_of(to) == Side::host) memset(to, 0xff, bytes);  // undefined until the stream is waited for
   if (async_mode && side_of(from) == Side::host && !is_pinned(from)) {   // pageable memory is staged before the call returns
@@ -133,12 +140,14 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
   return cudaSuccess;
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
+  const OneCall call;
   finish_ordered_with_default();
   if (const cudaError_t error = check_copy(to, from, bytes, kind)) return set_error(error);
   do_copy(to, from, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   if (bytes > 0 && !inside_allocation(to, bytes)) return set_error(cudaErrorInvalidValue);
   enqueue(stream, [=] {
@@ -151,6 +160,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaMemset(void *to, int value, size_t bytes) { return cudaMemsetAsync(to, value, bytes, nullptr); }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   *stream = new CUstream_st;
   (*stream)->blocking = !(flags & cudaStreamNonBlocking);
@@ -159,40 +169,47 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
 }
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const OneCall call;
   finish(stream);
   streams.erase(std::find(streams.begin(), streams.end(), stream));
   delete stream;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   if (real(stream) == &default_stream) finish_ordered_with_default();
   else finish(stream);
   return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   finish_everything();
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const OneCall call;
   const uint64_t count = event->recorded;  // what was recorded by now
   enqueue(stream, [=] { wait_for(event, count); });
   return cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   *event = new CUevent_st;
   return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const OneCall call;
   finish_everything();
   delete event;
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const OneCall call;
   event->recorded++;
   event->stream = real(stream);
   enqueue(stream, [=] {
@@ -202,34 +219,41 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   wait_for(event, event->recorded);
   return cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t first, cudaEvent_t last) {
+  const OneCall call;
   *milliseconds = static_cast<float>((last->seconds - first->seconds) * 1e3);
   return cudaSuccess;
 }
 
 cudaError_t cudaGetLastError() {
+  const OneCall call;
   const cudaError_t error = last_error;
   last_error = device_state();
   return error;
 }
 cudaError_t cudaPeekAtLastError() { return last_error; }
 cudaError_t cudaGetDeviceCount(int *count) {
+  const OneCall call;
   *count = std::max(devices, 0);
   return devices > 0 ? cudaSuccess : set_error(device_state());
 }
 cudaError_t cudaSetDevice(int device) {
+  const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
   return device >= 0 && device < devices ? cudaSuccess : set_error(cudaErrorInvalidDevice);
 }
 cudaError_t cudaGetDevice(int *device) {
+  const OneCall call;
   *device = 0;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
+  const OneCall call;
   switch (attribute) {
     case cudaDevAttrComputeCapabilityMajor: *value = capability / 10; break;
     case cudaDevAttrComputeCapabilityMinor: *value = capability % 10; break;
@@ -239,10 +263,12 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int *version) {
+  const OneCall call;
   *version = devices < 0 ? 0 : CUDART_VERSION;
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int *version) {
+  const OneCall call;
   *version = CUDART_VERSION;
   return cudaSuccess;
 }

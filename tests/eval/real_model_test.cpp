@@ -200,7 +200,7 @@ TEST_P(RealModels, TenLoraStepsEqualPeft) {
     request.train = Trainable::adapter;
     request.training = true;
     request.gradient_scale = 1 / static_cast<float>(batch.supervised());
-    Arena arena(training_pass_bytes(*model, overlay, request, batch.size(), batch.supervised()));
+    Arena arena = pass_arena(*model, training_pass_bytes(*model, overlay, request, batch.size(), batch.supervised()));
     std::fill(adapter->gradients().begin(), adapter->gradients().end(), 0.0f);
     const PassResult result = training_pass(*model, overlay, batch, request, arena);
     EXPECT_NEAR(result.nll / static_cast<double>(result.supervised), losses[step].number(), 1e-3) << "step " << step;

@@ -14,6 +14,7 @@
 #include "support/needs.h"
 #include "support/temporary_folder.h"
 #include "tensor/dequantize.h"
+#include "tensor/host_arrays.h"
 
 namespace moe {
 namespace {
@@ -345,15 +346,15 @@ TEST(Adapter, OneAdapterFitsAGgufAndItsDequantizedFolder) {
   const std::string gguf = golden_path("gguf/llama-Q4_0.gguf");
   const TemporaryFolder folder, adapter_folder;
   write_dequantized_llama(gguf, folder.path());
-  ModelOptions options;
-  options.threads = 2;
-  const auto quantized = BaseModel::load(gguf, options), plain = BaseModel::load(folder.path(), options);
+  const auto quantized = BaseModel::load(gguf, test::model_options("auto")), plain = BaseModel::load(folder.path(), test::model_options("auto"));
   EXPECT_EQ(quantized->architecture_fingerprint(), plain->architecture_fingerprint());
   const Matrix &q = quantized->layer(1).projection[0], &p = plain->layer(1).projection[0];
-  std::vector<float> dequantized(static_cast<size_t>(q.rows * q.columns));
-  dequantize(q.dtype, q.data, q.rows * q.columns, dequantized.data());
-  EXPECT_TRUE(std::equal(dequantized.begin(), dequantized.end(), static_cast<const float *>(p.data)))
-      << "rows of q in the same order";
+  const auto count = static_cast<size_t>(q.rows * q.columns);
+  const auto stored = downloaded(quantized->backend(), static_cast<const std::byte *>(q.data),
+                                 static_cast<size_t>(row_bytes(q.dtype, q.rows * q.columns)));
+  std::vector<float> dequantized(count);
+  dequantize(q.dtype, stored.data(), q.rows * q.columns, dequantized.data());
+  EXPECT_EQ(dequantized, downloaded(plain->backend(), static_cast<const float *>(p.data), count)) << "rows of q in the same order";
 
   const auto trained = Adapter::create(*quantized, config_of({"q_proj", "k_proj", "down_proj"}), 3);
   for (float &x : trained->parameters()) x += 0.125f;

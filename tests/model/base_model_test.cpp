@@ -15,6 +15,7 @@
 #include "support/needs.h"
 #include "support/temporary_folder.h"
 #include "tensor/dequantize.h"
+#include "tensor/host_arrays.h"
 
 namespace moe {
 namespace {
@@ -23,12 +24,17 @@ using test::golden_model;
 using test::golden_path;
 using test::TemporaryFolder;
 
-std::vector<float> values_of(const Matrix &m) {
+// Of a matrix of the model, wherever its memory is.
+std::vector<float> values_of(const BaseModel &model, const Matrix &m) {
+  const auto stored =
+      downloaded(model.backend(), static_cast<const std::byte *>(m.data), static_cast<size_t>(row_bytes(m.dtype, m.rows * m.columns)));
   std::vector<float> values(static_cast<size_t>(m.rows * m.columns));
-  dequantize(m.dtype, m.data, m.rows * m.columns, values.data());
+  dequantize(m.dtype, stored.data(), m.rows * m.columns, values.data());
   return values;
 }
-std::vector<float> norm(const float *w, int64_t n) { return {w, w + n}; }
+std::vector<float> norm(const BaseModel &model, const float *w, int64_t n) {
+  return downloaded(model.backend(), w, static_cast<size_t>(n));
+}
 
 // A copy of a golden model whose config or tensors a test changes.
 class ModelCopy {
@@ -65,9 +71,7 @@ class GoldenModel : public testing::TestWithParam<std::pair<const char *, const 
 // (folder, prefix of the decoder in its files)
 TEST_P(GoldenModel, EveryTensorOfTheDecoderIsInItsPlace) {
   const std::string folder = golden_path(std::string("models/") + GetParam().first), prefix = GetParam().second;
-  ModelOptions options;
-  options.threads = 2;
-  const auto model = BaseModel::load(folder, options);
+  const auto model = BaseModel::load(folder, test::model_options("auto"));
   const DecoderConfig &c = model->config();
   const Safetensors file(folder);
   const auto stored = [&](const std::string &tensor) { return file.read_floats(file.at(prefix + tensor + ".weight")); };
@@ -76,12 +80,12 @@ TEST_P(GoldenModel, EveryTensorOfTheDecoderIsInItsPlace) {
     for (float &x : w) x += c.norm_plus_one ? 1.0f : 0.0f;
     return w;
   };
-  EXPECT_EQ(values_of(model->embedding()), stored("embed_tokens"));
-  EXPECT_EQ(norm(model->final_norm(), c.hidden), stored_norm("norm"));
+  EXPECT_EQ(values_of(*model, model->embedding()), stored("embed_tokens"));
+  EXPECT_EQ(norm(*model, model->final_norm(), c.hidden), stored_norm("norm"));
   if (c.tied_embeddings) {
     EXPECT_EQ(model->head().data, model->embedding().data);
   } else {
-    EXPECT_EQ(values_of(model->head()), file.read_floats(file.at("lm_head.weight")));
+    EXPECT_EQ(values_of(*model, model->head()), file.read_floats(file.at("lm_head.weight")));
   }
   int64_t parameters = c.vocabulary * c.hidden * (c.tied_embeddings ? 1 : 2) + c.hidden;
   for (int64_t i = 0; i < c.layers; i++) {
@@ -89,24 +93,24 @@ TEST_P(GoldenModel, EveryTensorOfTheDecoderIsInItsPlace) {
     const LayerWeights &w = model->layer(i);
     for (int m = 0; m < kModules; m++) {
       const Matrix &matrix = w.projection[static_cast<size_t>(m)];
-      EXPECT_EQ(values_of(matrix), stored(layer + kModulePaths[static_cast<size_t>(m)])) << layer << m;
+      EXPECT_EQ(values_of(*model, matrix), stored(layer + kModulePaths[static_cast<size_t>(m)])) << layer << m;
       EXPECT_EQ(reinterpret_cast<uintptr_t>(matrix.data) % 64, 0u);
       parameters += matrix.rows * matrix.columns;
     }
-    EXPECT_EQ(norm(w.attention_norm, c.hidden), stored_norm(layer + "input_layernorm"));
-    EXPECT_EQ(norm(w.ffn_norm, c.hidden),
+    EXPECT_EQ(norm(*model, w.attention_norm, c.hidden), stored_norm(layer + "input_layernorm"));
+    EXPECT_EQ(norm(*model, w.ffn_norm, c.hidden),
               stored_norm(layer + (c.sandwich_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm")));
     parameters += 2 * c.hidden;
     if (c.sandwich_norms) {
-      EXPECT_EQ(norm(w.post_attention_norm, c.hidden), stored_norm(layer + "post_attention_layernorm"));
-      EXPECT_EQ(norm(w.post_ffn_norm, c.hidden), stored_norm(layer + "post_feedforward_layernorm"));
+      EXPECT_EQ(norm(*model, w.post_attention_norm, c.hidden), stored_norm(layer + "post_attention_layernorm"));
+      EXPECT_EQ(norm(*model, w.post_ffn_norm, c.hidden), stored_norm(layer + "post_feedforward_layernorm"));
       parameters += 2 * c.hidden;
     } else {
       EXPECT_TRUE(!w.post_attention_norm && !w.post_ffn_norm);
     }
     if (c.query_key_norm) {
-      EXPECT_EQ(norm(w.q_norm, c.head_dimension), stored_norm(layer + "self_attn.q_norm"));
-      EXPECT_EQ(norm(w.k_norm, c.head_dimension), stored_norm(layer + "self_attn.k_norm"));
+      EXPECT_EQ(norm(*model, w.q_norm, c.head_dimension), stored_norm(layer + "self_attn.q_norm"));
+      EXPECT_EQ(norm(*model, w.k_norm, c.head_dimension), stored_norm(layer + "self_attn.k_norm"));
       parameters += 2 * c.head_dimension;
     } else {
       EXPECT_TRUE(!w.q_norm && !w.k_norm);
@@ -151,9 +155,7 @@ class GgufModel : public testing::TestWithParam<const char *> {};
 TEST_P(GgufModel, MatricesKeepTheirTypeAndQueryRowsAreInHalves) {
   const std::string path = golden_path(std::string("gguf/") + GetParam() + ".gguf");
   const Gguf file(path);
-  ModelOptions options;
-  options.threads = 2;
-  const auto model = BaseModel::load(path, options);
+  const auto model = BaseModel::load(path, test::model_options("auto"));
   const DecoderConfig &c = model->config();
   const char *names[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
   for (int64_t i = 0; i < c.layers; i++) {
@@ -170,12 +172,12 @@ TEST_P(GgufModel, MatricesKeepTheirTypeAndQueryRowsAreInHalves) {
           std::copy_n(interleaved.begin() + source * columns, columns, expected.begin() + row * columns);
         }
       }
-      EXPECT_EQ(values_of(matrix), expected) << tensor.name;
+      EXPECT_EQ(values_of(*model, matrix), expected) << tensor.name;
     }
-    EXPECT_EQ(norm(model->layer(i).attention_norm, c.hidden), file.read_floats(file.at(text("blk.", i, ".attn_norm.weight"))));
-    EXPECT_EQ(norm(model->layer(i).ffn_norm, c.hidden), file.read_floats(file.at(text("blk.", i, ".ffn_norm.weight"))));
+    EXPECT_EQ(norm(*model, model->layer(i).attention_norm, c.hidden), file.read_floats(file.at(text("blk.", i, ".attn_norm.weight"))));
+    EXPECT_EQ(norm(*model, model->layer(i).ffn_norm, c.hidden), file.read_floats(file.at(text("blk.", i, ".ffn_norm.weight"))));
   }
-  EXPECT_EQ(values_of(model->embedding()), file.read_floats(file.at("token_embd.weight")));
+  EXPECT_EQ(values_of(*model, model->embedding()), file.read_floats(file.at("token_embd.weight")));
   EXPECT_EQ(model->name(), file.string_at("general.name"));
   NEEDS_UTF8PROC();
   ASSERT_NE(model->tokenizer(), nullptr);
@@ -300,19 +302,23 @@ TEST(BaseModel, ALibraryThatThisBuildIsWithoutIsNamedWhereTheTokenizerIsNeeded) 
 
 // ---- key/value cache ----
 
-float &value(Rows rows, int64_t position, int64_t column) {
-  return static_cast<float *>(rows.data)[position * rows.stride + column];
+float value(int64_t layer, int64_t position, int64_t column) { return static_cast<float>(10000 * layer + 100 * position + column); }
+
+// [count, width] of the keys of a layer from position `first` on; of the values with the other sign.
+std::vector<float> expected(const BaseModel &model, int64_t layer, int64_t first, int64_t count, float sign) {
+  std::vector<float> values;
+  for (int64_t p = first; p < first + count; p++)
+    for (int64_t c = 0; c < model.config().kv_width(); c++) values.push_back(sign * value(layer, p, c));
+  return values;
 }
+float *at(Rows rows, int64_t position) { return static_cast<float *>(rows.data) + position * rows.stride; }
 
 void fill(KvCache &cache, const BaseModel &model, int64_t first, int64_t count) {
   cache.reserve(first + count);
   for (int64_t layer = 0; layer < model.config().layers; layer++) {
-    for (int64_t p = first; p < first + count; p++) {
-      for (int64_t c = 0; c < model.config().kv_width(); c++) {
-        value(cache.keys(layer), p, c) = static_cast<float>(10000 * layer + 100 * p + c);
-        value(cache.values(layer), p, c) = -value(cache.keys(layer), p, c);
-      }
-    }
+    const std::vector<float> keys = expected(model, layer, first, count, 1), values = expected(model, layer, first, count, -1);
+    model.backend().upload(at(cache.keys(layer), first), keys.data(), keys.size() * sizeof(float));
+    model.backend().upload(at(cache.values(layer), first), values.data(), values.size() * sizeof(float));
   }
   cache.advance(count);
 }
@@ -320,12 +326,9 @@ void fill(KvCache &cache, const BaseModel &model, int64_t first, int64_t count) 
 void expect_filled(const KvCache &cache, const BaseModel &model, int64_t count) {
   ASSERT_EQ(cache.size(), count);
   for (int64_t layer = 0; layer < model.config().layers; layer++) {
-    for (int64_t p = 0; p < count; p++) {
-      for (int64_t c = 0; c < model.config().kv_width(); c++) {
-        ASSERT_EQ(value(cache.keys(layer), p, c), static_cast<float>(10000 * layer + 100 * p + c));
-        ASSERT_EQ(value(cache.values(layer), p, c), -static_cast<float>(10000 * layer + 100 * p + c));
-      }
-    }
+    const size_t n = static_cast<size_t>(count * model.config().kv_width());
+    EXPECT_EQ(downloaded(model.backend(), static_cast<const float *>(cache.keys(layer).data), n), expected(model, layer, 0, count, 1));
+    EXPECT_EQ(downloaded(model.backend(), static_cast<const float *>(cache.values(layer).data), n), expected(model, layer, 0, count, -1));
   }
 }
 
@@ -353,7 +356,8 @@ TEST(KvCache, CopiesAndForgetsPositions) {
   expect_filled(copy, *model, 4);
   EXPECT_FAILS(cache.truncate(10), Code::invalid, "expected 0 to 9 positions, found 10");
   EXPECT_FAILS(copy.copy_from(cache, 10), Code::invalid, "expected 0 to 9 positions, found 10");
-  KvCache other(*golden_model("models/qwen3"), 4);
+  const auto another = golden_model("models/qwen3");
+  KvCache other(*another, 4);
   EXPECT_FAILS(other.copy_from(cache, 1), Code::invalid, "another model");
 }
 

@@ -11,7 +11,7 @@ namespace moe::test {
 namespace {
 
 PassResult run(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch, const PassRequest &request) {
-  Arena arena(training_pass_bytes(model, overlay, request, batch.size(), batch.supervised()));
+  Arena arena = pass_arena(model, training_pass_bytes(model, overlay, request, batch.size(), batch.supervised()));
   return training_pass(model, overlay, batch, request, arena);
 }
 
@@ -142,9 +142,9 @@ TEST_P(GoldenLora, TwentyStepsFollowTheReference) {
   PassRequest request;
   request.train = Trainable::adapter;
   request.gradient_scale = 1.0f / static_cast<float>(batch_.supervised());
-  Backend &ops = model_->backend();
-  const int64_t n = static_cast<int64_t>(adapter_->parameters().size());
-  std::vector<float> m(static_cast<size_t>(n)), v(m);
+  const std::shared_ptr<Backend> &ops = model_->shared_backend();
+  const int64_t n = static_cast<int64_t>(adapter_->size());
+  SharedArray m(adapter_->size()), v(adapter_->size());
   // Rounding errors of f32 grow 2.5-fold a step in this case, in the references' own f32 run too (its losses are 1e-4 off, 1e-6 in the
   // other cases), so its gradient norms are held to the reference while they are comparable, its losses to the end.
   const bool unsteady = std::string_view(GetParam()) == "llama_qv_rslora";
@@ -153,7 +153,7 @@ TEST_P(GoldenLora, TwentyStepsFollowTheReference) {
     const PassResult result = run(*model_, overlay, batch_, request);
     const size_t i = static_cast<size_t>(step);
     EXPECT_NEAR(result.nll / static_cast<double>(result.supervised), train->find("losses")->items()[i].number(), unsteady ? 1e-3 : 1e-5) << step;
-    const double norm = std::sqrt(ops.sum_of_squares(n, adapter_->gradients().data()));
+    const double norm = std::sqrt(ops->sum_of_squares(n, adapter_->shared_gradients().bring(ops, false)));
     EXPECT_NEAR(norm, train->find("gradient_norms")->items()[i].number(),
                 (!unsteady ? 2e-5 : step < 6 ? 1e-4 : 2e-2) * (1 + norm))
         << step;
@@ -163,7 +163,8 @@ TEST_P(GoldenLora, TwentyStepsFollowTheReference) {
     options.step = step + 1;
     const Json *clip = train->find("clip");
     if (clip && !clip->is_null()) options.gradient_scale = static_cast<float>(std::min(1.0, clip->number() / (norm + 1e-6)));
-    ops.adamw(n, adapter_->parameters().data(), adapter_->gradients().data(), m.data(), v.data(), options);
+    ops->adamw(n, adapter_->shared_parameters().bring(ops, true), adapter_->shared_gradients().bring(ops, false), m.bring(ops, true),
+               v.bring(ops, true), options);
   }
   for (const Adapter::Entry &entry : adapter_->entries()) {
     const std::vector<float> expected = golden_floats(*tensors_, "final." + entry.key);

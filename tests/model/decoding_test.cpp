@@ -248,10 +248,7 @@ void write_merged(const std::string &base, const BaseModel &model, const Adapter
 TEST_P(Decoding, AMergedAdapterIsTheAdapterBesideTheBase) {
   const TemporaryFolder folder;
   write_merged(golden_path(std::string("models/") + GetParam()), *model_, *adapter_, folder.path());
-  ModelOptions options;
-  options.compute = "f32";
-  options.threads = 2;
-  const auto merged = BaseModel::load(folder.path(), options);
+  const auto merged = BaseModel::load(folder.path(), model_options());
   const PackedBatch batch = golden_batch(GetParam());
   const Numbers beside = run_pass(*model_, *adapter_, batch), inside = run_pass(*merged, Overlay{}, batch);
   EXPECT_LT(largest_difference(inside.logits(), beside.logits()), 1e-5);

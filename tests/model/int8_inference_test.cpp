@@ -9,13 +9,8 @@
 namespace moe {
 namespace {
 
-using test::golden_path;
-
 std::shared_ptr<const BaseModel> load(const std::string &file, const char *compute, int threads) {
-  ModelOptions options;
-  options.compute = compute;
-  options.threads = threads;
-  return BaseModel::load(golden_path("gguf/" + file), options);
+  return test::golden_model("gguf/" + file, compute, threads);
 }
 
 // Logits behind the last of 40 tokens, appended in pieces of at most `piece`.

@@ -137,16 +137,19 @@ double norm_of(std::span<const float> x) {
 }
 
 // Moves the parameters by `step` along the gradient (as a unit vector), measures the loss there, and moves back.
-double slope_along_gradient(std::span<float> parameters, std::span<const float> gradient, const std::function<double()> &loss) {
-  const std::vector<float> before(parameters.begin(), parameters.end());
+template <class Trained>
+double slope_along_gradient(Trained &trained, const std::function<double()> &loss) {
+  const std::vector<float> before(trained.parameters().begin(), trained.parameters().end());
+  const std::vector<float> gradient(trained.gradients().begin(), trained.gradients().end());
   const double norm = norm_of(gradient), step = 1e-2;
   const auto at = [&](double distance) {
+    const std::span<float> parameters = trained.parameters();
     for (size_t i = 0; i < before.size(); i++) parameters[i] = static_cast<float>(before[i] + distance * gradient[i] / norm);
     return loss();
   };
   // five points: the error of the difference is of the fourth order
   const double slope = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
-  std::copy(before.begin(), before.end(), parameters.begin());
+  std::copy(before.begin(), before.end(), trained.parameters().begin());
   return slope;
 }
 
@@ -162,7 +165,7 @@ TEST(GradientSlope, IsThatOfTheLossOnQuantizedBasesToo) {
     request.train = Trainable::adapter;
     run_pass(*model, *adapter, b, request);
     const double slope =
-        slope_along_gradient(adapter->parameters(), adapter->gradients(), [&] { return run_pass(*model, *adapter, b).loss(); });
+        slope_along_gradient(*adapter, [&] { return run_pass(*model, *adapter, b).loss(); });
     EXPECT_NEAR(slope / norm_of(adapter->gradients()), 1, 1e-2);
 
     // every entry is picked: the selection cannot change on the way
@@ -171,12 +174,12 @@ TEST(GradientSlope, IsThatOfTheLossOnQuantizedBasesToo) {
       request.train = Trainable::joint;
       run_pass(*model, mixture, b, request);
       const auto loss = [&] { return run_pass(*model, mixture, b).loss(); };
-      EXPECT_NEAR(slope_along_gradient(mixture.router->parameters(), mixture.router->gradients(), loss) /
+      EXPECT_NEAR(slope_along_gradient(*mixture.router, loss) /
                       norm_of(mixture.router->gradients()),
                   1, 1e-2)
           << gate_form_name(form) << " router";
       for (const auto &expert : mixture.experts) {
-        EXPECT_NEAR(slope_along_gradient(expert->parameters(), expert->gradients(), loss) / norm_of(expert->gradients()), 1, 1e-2)
+        EXPECT_NEAR(slope_along_gradient(*expert, loss) / norm_of(expert->gradients()), 1, 1e-2)
             << gate_form_name(form) << " expert";
       }
     }
@@ -269,9 +272,13 @@ TEST_P(Invariant, NothingLooksAhead) {
           const size_t width = one.size() / planes / static_cast<size_t>(tokens);
           for (size_t row = 0; row < planes * static_cast<size_t>(tokens); row++) {
             const int64_t t = static_cast<int64_t>(row) % tokens;
+            // On a device how many tokens share an expert may choose another kernel, whose sums have other last bits.
+            const auto equal = [&](float a, float b) {
+              return a == b || (!model->backend().host_memory() && std::abs(a - b) <= 1e-5f * (1 + std::abs(a)));
+            };
             const bool same =
                 std::equal(one.begin() + static_cast<int64_t>(row * width), one.begin() + static_cast<int64_t>((row + 1) * width),
-                           other.begin() + static_cast<int64_t>(row * width));
+                           other.begin() + static_cast<int64_t>(row * width), equal);
             if (t < from || t >= end) {
               ASSERT_TRUE(same) << name << " of token " << t;
             } else if (t == from && name == "logits") {
@@ -306,7 +313,7 @@ TEST_P(Invariant, PackedAndOneByOneGiveTheSameLossAndGradient) {
     for (int64_t s = 0; s < b.sequences(); s++) {
       const PackedBatch one = sequence_of(b, s);
       request.gradient_scale = 1.0f / static_cast<float>(b.supervised());
-      Arena arena(training_pass_bytes(*model, overlay, request, one.size(), one.supervised()));
+      Arena arena = pass_arena(*model, training_pass_bytes(*model, overlay, request, one.size(), one.supervised()));
       nll += training_pass(*model, overlay, one, request, arena).nll;
     }
     EXPECT_NEAR(nll / packed.result.nll, 1, 1e-6);

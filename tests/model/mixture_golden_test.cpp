@@ -43,7 +43,7 @@ PassResult run(Loaded &l, PassRequest request, const PackedBatch &batch) {
   Overlay overlay;
   overlay.mixture = &l.mixture;
   request.gradient_scale = 1.0f / static_cast<float>(batch.supervised());
-  Arena arena(training_pass_bytes(*l.model, overlay, request, batch.size(), batch.supervised()));
+  Arena arena = pass_arena(*l.model, training_pass_bytes(*l.model, overlay, request, batch.size(), batch.supervised()));
   return training_pass(*l.model, overlay, batch, request, arena);
 }
 
@@ -143,7 +143,7 @@ TEST_P(GoldenMixtureModel, EachExpertAloneIsTheSingleAdapterModel) {
     capture.logits = true;
     PassRequest request;
     request.capture = &capture;
-    Arena arena(training_pass_bytes(*l.model, overlay, request, l.batch.size(), l.batch.supervised()));
+    Arena arena = pass_arena(*l.model, training_pass_bytes(*l.model, overlay, request, l.batch.size(), l.batch.supervised()));
     training_pass(*l.model, overlay, l.batch, request, arena);
     EXPECT_LT(largest_difference(golden_floats(expected, text("expert", e + 1, ".logits")), captured(capture, "logits")), 2e-4) << e;
   }
@@ -158,8 +158,8 @@ TEST_P(GoldenMixtureModel, TwentyRouterStepsFollowTheReference) {
   request.train = Trainable::router;
   request.losses = losses_of(l.numbers);
   Router &router = *l.mixture.router;
-  const int64_t n = static_cast<int64_t>(router.parameters().size());
-  std::vector<float> m(static_cast<size_t>(n)), v(m);
+  const std::shared_ptr<Backend> &ops = l.model->shared_backend();
+  SharedArray m(router.size()), v(router.size());
   for (int64_t step = 0; step < 20; step++) {
     std::fill(router.gradients().begin(), router.gradients().end(), 0.0f);
     const PassResult result = run(l, request, batch);
@@ -174,7 +174,8 @@ TEST_P(GoldenMixtureModel, TwentyRouterStepsFollowTheReference) {
     options.learning_rate = static_cast<float>(c.number_at("lr", "train"));
     options.weight_decay = static_cast<float>(c.number_at("weight_decay", "train"));
     options.step = step + 1;
-    l.model->backend().adamw(n, router.parameters().data(), router.gradients().data(), m.data(), v.data(), options);
+    ops->adamw(static_cast<int64_t>(router.size()), router.shared_parameters().bring(ops, true), router.shared_gradients().bring(ops, false),
+               m.bring(ops, true), v.bring(ops, true), options);
   }
 }
 INSTANTIATE_TEST_SUITE_P(Models, GoldenMixtureModel, testing::Values("qwen3", "llama", "gemma3_text"),

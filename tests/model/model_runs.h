@@ -107,7 +107,7 @@ inline Numbers run_pass(const BaseModel &model, const Overlay &overlay, const Pa
   numbers.capture.logits = numbers.capture.hidden_states = numbers.capture.router = true;
   request.capture = &numbers.capture;
   request.gradient_scale = 1.0f / static_cast<float>(batch.supervised());
-  Arena arena(training_pass_bytes(model, overlay, request, batch.size(), batch.supervised()));
+  Arena arena = pass_arena(model, training_pass_bytes(model, overlay, request, batch.size(), batch.supervised()));
   numbers.result = training_pass(model, overlay, batch, request, arena);
   return numbers;
 }

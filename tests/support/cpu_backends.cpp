@@ -1,4 +1,5 @@
-// The backends of the op tests in programs that test the CPU: one for each level that this build and machine have.
+// The backends of the tests in programs that test the CPU: for ops one for each level that this build and machine have.
+#include "support/golden.h"
 #include "support/reference.h"
 
 namespace moe::test {
@@ -8,6 +9,8 @@ std::vector<std::unique_ptr<Backend>> all_backends(int threads) {
   for (const cpu::Kernels *kernels : all_kernels()) backends.push_back(cpu_backend(*kernels, threads));
   return backends;
 }
+
+std::shared_ptr<Backend> model_backend(int) { return nullptr; }
 
 bool small_cases_only() { return false; }
 

@@ -34,11 +34,20 @@ inline double largest_difference(const std::vector<float> &expected, const std::
   return largest_difference(expected, got.data(), got.size());
 }
 
-inline std::shared_ptr<const BaseModel> golden_model(const std::string &name, const std::string &compute = "f32", int threads = 2) {
+// Where the models of this program's tests compute: a device (cuda_host/backends.cpp), or nullptr: the CPU (cpu_backends.cpp).
+// Another number of threads then stands for another order of the device's.
+std::shared_ptr<Backend> model_backend(int threads);
+
+inline ModelOptions model_options(const std::string &compute = "f32", int threads = 2) {
   ModelOptions options;
   options.compute = compute;
   options.threads = threads;
-  return BaseModel::load(golden_path(name), options);
+  options.backend = model_backend(threads);
+  return options;
+}
+
+inline std::shared_ptr<const BaseModel> golden_model(const std::string &name, const std::string &compute = "f32", int threads = 2) {
+  return BaseModel::load(golden_path(name), model_options(compute, threads));
 }
 
 }  // namespace moe::test

@@ -164,6 +164,11 @@ TEST(Trainer, NotANumberNeverReachesTheWeights) {
 
 // ---- router -----------------------------------------------------------------------------------------------------------
 
+void set_bias(Router &router, int64_t layer, int64_t entry, float value) {
+  const int64_t offset = router.bias(layer, RouterKind::ffn) - std::as_const(router).parameters().data() + entry;
+  router.parameters()[static_cast<size_t>(offset)] = value;
+}
+
 struct RouterRun {
   std::shared_ptr<const BaseModel> model;
   std::shared_ptr<Mixture> mixture;
@@ -246,15 +251,13 @@ TEST(RouterTrainer, TopOneStillGetsALanguageModelGradientWhereTheBaseWins) {
   options.balance_loss_weight = options.z_loss_weight = 0;
   options.supervised_weight = options.supervised_weight_end = 0;
   RouterRun run = router_run(options, 1);
-  auto parameters = run.mixture->router->parameters();  // the base wins everywhere
-  for (int64_t i = 0; i < run.model->config().layers; i++) {
-    const_cast<float *>(run.mixture->router->bias(i, RouterKind::ffn))[0] = 5;
-  }
-  const std::vector<float> before(parameters.begin(), parameters.end());
+  for (int64_t i = 0; i < run.model->config().layers; i++) set_bias(*run.mixture->router, i, 0, 5);  // the base wins everywhere
+  const auto weights = [&] { return std::vector<float>(run.mixture->router->parameters().begin(), run.mixture->router->parameters().end()); };
+  const std::vector<float> before = weights();
   run.trainer->step(nullptr, nullptr);
   run.trainer->step(nullptr, nullptr);
   EXPECT_GT(run.trainer->router_statistics().lm_gradient_norm[0], 0);
-  EXPECT_FALSE(std::equal(before.begin(), before.end(), parameters.begin()));
+  EXPECT_NE(weights(), before);
 }
 
 // ---- router and experts ---------------------------------------------------------------------------------------------------
@@ -405,7 +408,7 @@ TEST(JointTrainer, AnExpertWithoutTokensOnlyDecaysAndTheBundlesOwnExpertsStay) {
     options.schedule = ScheduleKind::constant;
     JointRun run = joint_run(options);
     const JointRun untouched = joint_run();
-    for (int64_t i = 0; i < run.model->config().layers; i++) const_cast<float *>(run.bundle->router->bias(i, RouterKind::ffn))[3] = -100;
+    for (int64_t i = 0; i < run.model->config().layers; i++) set_bias(*run.bundle->router, i, 3, -100);
     for (int i = 0; i < 3; i++) run.trainer->step(nullptr, nullptr);
     const auto trained = run.parts(run.trained()), kept = run.parts(*run.bundle), golden = untouched.parts(*untouched.bundle);
     for (size_t expert = 1; expert <= 3; expert++) {
