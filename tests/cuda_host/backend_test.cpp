@@ -132,6 +132,7 @@ TEST_F(CudaDevice, PicksTheExpertsThatTheCpuPicks) {
   for (size_t i = 0; i <= E; i++) weight[i * d + i] = 1;
   for (const GateForm form : {GateForm::delta, GateForm::renormalised_delta, GateForm::weighted, GateForm::straight_through}) {
     for (const int64_t k : {1, 2, 4}) {
+      if (k == 1 && form == GateForm::weighted) continue;  // both refuse it: its gate would be constant
       const auto route = [&](Backend &b) {
         DeviceArrays arrays(b);
         RouterShape shape;
