@@ -14,6 +14,8 @@ constexpr uint64_t kMaxFooter = uint64_t{1} << 28;
 // More rows than these are no data but a trap: a run of nulls takes a few bytes for any number of rows.
 constexpr uint64_t kRowsOfAnyFile = 1 << 24, kRowsPerByte = 4096;
 
+constexpr size_t kShownPath = 200;
+
 bool is_magic(const char *bytes, const char *magic) { return std::memcmp(bytes, magic, kMagic) == 0; }
 
 }  // namespace
@@ -75,13 +77,30 @@ void ParquetFile::check_chunks(const ParquetField &field, size_t row_group) cons
   const ParquetChunk &found = chunk(row_group, field);
   if (found.encrypted) return;
   const uint64_t rows = metadata_.row_groups[row_group].rows;
-  const auto where = [&] { return text(path(), ": column ", field.quoted_name(), " of row group ", row_group); };
   if (found.physical != field.physical) {
-    fail(Code::format, where(), ": expected ", parquet_name(field.physical), ", found ", parquet_name(found.physical));
+    fail(Code::format, where(row_group, field), ": expected ", parquet_name(field.physical), ", found ",
+         parquet_name(found.physical));
   }
   if (field.repetition == 0 ? found.values != rows : found.values < rows) {
-    fail(Code::format, where(), ": ", found.values, " values for ", rows, " rows");
+    fail(Code::format, where(row_group, field), ": ", found.values, " values for ", rows, " rows");
   }
+}
+
+// "<path>: column 'a.b' of row group 1", the names from the row down to the value.
+std::string ParquetFile::where(size_t row_group, const ParquetField &value) const {
+  const auto inside = [&](const std::vector<ParquetField> &fields) {
+    return std::partition_point(fields.begin(), fields.end(), [&](const ParquetField &field) {
+      return field.first_column + field.columns <= value.first_column;
+    });
+  };
+  auto field = inside(fields_);
+  ParquetField shown;
+  for (shown.name = field->name; !field->children.empty() && shown.name.size() < kShownPath;) {
+    const auto child = inside(field->children);
+    shown.name = field->path_of(*child, shown.name);
+    field = child;
+  }
+  return text(path(), ": column ", shown.quoted_name(), " of row group ", row_group);
 }
 
 std::vector<const ParquetField *> ParquetFile::select(const std::vector<std::string> &names) const {
@@ -100,11 +119,11 @@ std::vector<const ParquetField *> ParquetFile::select(const std::vector<std::str
 }
 
 std::unique_ptr<ParquetColumn> ParquetFile::column(size_t row_group, const ParquetField &value, ParquetBudget &budget) const {
-  std::string where = text(path(), ": column ", value.quoted_name(), " of row group ", row_group);
+  std::string place = where(row_group, value);
   const ParquetChunk &found = chunk(row_group, value);
-  if (found.encrypted) fail(Code::unsupported, where, ": it is encrypted");
-  if (found.elsewhere) fail(Code::unsupported, where, ": it is in another file");
-  return std::make_unique<ParquetColumn>(file_, value, found, data_end_, budget, std::move(where));
+  if (found.encrypted) fail(Code::unsupported, place, ": it is encrypted");
+  if (found.elsewhere) fail(Code::unsupported, place, ": it is in another file");
+  return std::make_unique<ParquetColumn>(file_, value, found, data_end_, budget, std::move(place));
 }
 
 }  // namespace moe

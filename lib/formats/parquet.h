@@ -46,6 +46,7 @@ class ParquetFile {
   std::string read_footer();
   void check_row_groups() const;
   void check_chunks(const ParquetField &field, size_t row_group) const;
+  std::string where(size_t row_group, const ParquetField &value) const;
   const ParquetChunk &chunk(size_t row_group, const ParquetField &value) const {
     return metadata_.row_groups[row_group].chunks[value.first_column];
   }

@@ -18,13 +18,12 @@ std::string encoding_names(uint32_t encodings) {
   return names;
 }
 
-// The columns of a row group below `field`; names joined by dots, as far as the schema shows them.
-void add_columns(Json &list, const ParquetField &field, const std::string &outer, const ParquetRowGroupInfo &group) {
-  const std::string name = outer.empty() ? field.name : outer + "." + field.name;
-  for (const ParquetField &child : field.children) add_columns(list, child, name, group);
+// The columns of a row group below `field`.
+void add_columns(Json &list, const ParquetField &field, const std::string &path, const ParquetRowGroupInfo &group) {
+  for (const ParquetField &child : field.children) add_columns(list, child, field.path_of(child, path), group);
   if (field.kind != ParquetField::Kind::value) return;
   const ParquetChunk &chunk = group.chunks[field.first_column];
-  Json column = Json::object({{"name", name}, {"type", field.type_text()}});
+  Json column = Json::object({{"name", path}, {"type", field.type_text()}});
   if (chunk.encrypted) {
     column.set("encrypted", true);
   } else {
@@ -52,7 +51,7 @@ Json describe_parquet(const ParquetFile &file) {
   Json groups = Json::array(), key_values = Json::object();
   for (const ParquetRowGroupInfo &group : metadata.row_groups) {
     Json columns = Json::array();
-    for (const ParquetField &field : file.fields()) add_columns(columns, field, "", group);
+    for (const ParquetField &field : file.fields()) add_columns(columns, field, field.name, group);
     groups.push(Json::object({{"rows", group.rows}, {"columns", std::move(columns)}}));
   }
   for (const auto &[key, value] : metadata.key_values) {

@@ -209,8 +209,16 @@ std::string ParquetField::type_text() const {
   return "struct<" + members + ">";
 }
 
+std::string ParquetField::path_of(const ParquetField &child, const std::string &path) const {
+  constexpr size_t kLongest = 1000;
+  if ((kind == Kind::list && child.name == name) || path.size() > kLongest) return path.substr(0, kLongest + 1);
+  return path + "." + child.name;
+}
+
 std::string ParquetField::quoted_name() const {
-  std::string quoted = "'" + name + "'";
+  size_t shown = std::min<size_t>(name.size(), 200);
+  while (shown < name.size() && shown > 0 && (static_cast<unsigned char>(name[shown]) & 0xC0) == 0x80) --shown;
+  std::string quoted = "'" + name.substr(0, shown) + (shown < name.size() ? "...'" : "'");
   std::replace_if(
       quoted.begin(), quoted.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, '?');
   return quoted;

@@ -34,6 +34,9 @@ struct ParquetField {
 
   // As Arrow writes types: "int64", "timestamp[us, tz=UTC]", "list<element: string>", "struct<a: bool not null>".
   std::string type_text() const;
+  // The names from the row down to `child`, joined by dots; `path` is that of this field. Cut off where it is long. The element
+  // of a list without annotation is the list itself in the file.
+  std::string path_of(const ParquetField &child, const std::string &path) const;
   std::string quoted_name() const;  // for messages, on one line
   bool is_text() const;             // a byte array whose values are UTF-8
 };

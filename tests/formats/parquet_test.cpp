@@ -221,11 +221,11 @@ TEST(ParquetRows, ColumnsOfARowMustAgree) {
     return b.row_group(2, {chunk({0, 1, 0}, {1, 1, 0}), chunk(repetitions, definitions)}).file();
   };
   EXPECT_EQ(rows_of(file({0, 1, 0}, {1, 1, 0})), (Lines{R"({"x": [{"a": 1, "b": 1}, {"a": 2, "b": 2}]})", R"({"x": []})"}));
-  EXPECT_FAILS(rows_of(file({0, 0, 0}, {1, 1, 0})), Code::format, "column 'b'");  // a shorter list
-  EXPECT_FAILS(rows_of(file({0, 1, 0}, {1, 0, 0})), Code::format, "column 'b'");  // an element that is not there
-  EXPECT_FAILS(rows_of(file({0, 1, 0}, {1, 1, 1})), Code::format, "column 'b'");  // an element where there is none
-  EXPECT_FAILS(rows_of(file({0, 1, 0, 0}, {1, 1, 0, 0})), Code::format, "column 'b' of row group 0: more values");
-  EXPECT_FAILS(rows_of(file({0, 1}, {1, 1})), Code::format, "column 'b' of row group 0: ends in row 2");
+  EXPECT_FAILS(rows_of(file({0, 0, 0}, {1, 1, 0})), Code::format, "column 'x.b'");  // a shorter list
+  EXPECT_FAILS(rows_of(file({0, 1, 0}, {1, 0, 0})), Code::format, "column 'x.b'");  // an element that is not there
+  EXPECT_FAILS(rows_of(file({0, 1, 0}, {1, 1, 1})), Code::format, "column 'x.b'");  // an element where there is none
+  EXPECT_FAILS(rows_of(file({0, 1, 0, 0}, {1, 1, 0, 0})), Code::format, "column 'x.b' of row group 0: more values");
+  EXPECT_FAILS(rows_of(file({0, 1}, {1, 1})), Code::format, "column 'x.b' of row group 0: ends in row 2");
   EXPECT_FAILS(rows_of(file({1, 1, 0}, {1, 1, 0})), Code::format, "row 1 of it");  // a row that begins inside
 }
 
@@ -315,6 +315,21 @@ TEST(ParquetFile, SaysWhatItHolds) {
   EXPECT_EQ(column.at("name", "").string(), "question");
   EXPECT_EQ(column.at("codec", "").string(), "uncompressed");
   EXPECT_EQ(column.at("values", "").integer(), 6);
+}
+
+TEST(ParquetFile, PathsOfColumnsDoNotGrowWithoutEnd) {
+  const Written dremel(dremel_file());
+  const Json json = describe_parquet(ParquetFile(dremel.path()));
+  std::vector<std::string> names;
+  for (const Json &column : json.at("row_groups", "").items()[0].at("columns", "").items())
+    names.push_back(column.at("name", "").string());
+  EXPECT_EQ(names,
+            (Lines{"DocId", "Links.Backward", "Links.Forward", "Name.Language.Code", "Name.Language.Country", "Name.Url"}));
+  ParquetBuilder b;
+  b.group(std::string(1 << 20, 'g'), 1000).children_of_root(1);
+  for (int i = 0; i < 1000; ++i) b.value(std::to_string(i), P::int32);
+  const Written wide(b.row_group(0, std::vector<Chunk>(1000)).file());
+  EXPECT_LT(describe_parquet(ParquetFile(wide.path())).dump().size(), 4u << 20);
 }
 
 TEST(ParquetFile, RefusesWhatIsNoParquetFile) {

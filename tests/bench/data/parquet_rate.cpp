@@ -2,8 +2,9 @@
 //
 //   parquet_rate FILE ROUNDS
 //
-// Two records of tests/bench/measure.sh, medians over rounds that open the file anew: parquet_columns, all texts of all columns in memory
-// at once, as one block of bytes and the end of each (what Arrow makes of a column); parquet_objects, row after row as JSON objects.
+// Two records of tests/bench/measure.sh, medians over rounds that open the file anew: parquet_columns, all texts of all columns
+// in memory at once, as one block of bytes and the end of each (what Arrow makes of a column); parquet_objects, row after row as
+// JSON objects.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -25,7 +26,8 @@ struct Texts {
 Texts read_column(const ParquetFile &file, const ParquetField &field) {
   Texts column;
   uint64_t bytes = 0;
-  for (const ParquetRowGroupInfo &group : file.metadata().row_groups) bytes += group.chunks[field.first_column].uncompressed_bytes;
+  for (const ParquetRowGroupInfo &group : file.metadata().row_groups)
+    bytes += group.chunks[field.first_column].uncompressed_bytes;
   column.bytes.reserve(bytes);
   column.ends.reserve(file.rows());
   for (size_t group = 0; group < file.row_groups(); ++group) {
@@ -80,9 +82,13 @@ int main(int count, char **arguments) {
   const auto rounds = static_cast<size_t>(std::max(1, atoi(arguments[2])));
   try {
     const auto rows = static_cast<double>(ParquetFile(path).rows());
-    for (const auto &[work, read] : {std::pair("parquet_columns", read_columns), std::pair("parquet_objects", read_objects)}) {
-      const double rate = rows / median_seconds(rounds, read, path);
-      printf("{\"model\": \"gsm8k\", \"work\": \"%s\", \"value\": %.0f, \"unit\": \"rows/s\", \"details\": {\"rows\": %.0f}}\n", work, rate, rows);
+    const struct {
+      const char *work;
+      uint64_t (*read)(const std::string &);
+    } works[] = {{"parquet_columns", read_columns}, {"parquet_objects", read_objects}};
+    for (const auto &[work, read] : works) {
+      printf("{\"model\": \"gsm8k\", \"work\": \"%s\", \"value\": %.0f, \"unit\": \"rows/s\", \"details\": {\"rows\": %.0f}}\n",
+             work, rows / median_seconds(rounds, read, path), rows);
     }
   } catch (const std::exception &error) {
     return fprintf(stderr, "parquet_rate: %s\n", error.what()), 1;
