@@ -85,7 +85,7 @@ class ParquetRowGroup {
   const ParquetFile &file_;
   size_t row_group_;
   uint64_t rows_ = 0, number_ = 0;
-  uint64_t output_left_;
+  uint64_t output_left_, row_left_ = 0;
   ParquetBudget budget_;
   std::vector<const ParquetField *> fields_;
   std::string defect_;

@@ -13,7 +13,8 @@ namespace moe {
 namespace {
 
 // What a row group may give out: a dictionary makes much of little, but not without end.
-constexpr uint64_t kOutputOfAnyFile = uint64_t{1} << 30, kOutputPerByte = 1024;
+constexpr uint64_t kOutputOfAnyFile = uint64_t{1} << 30, kOutputPerByte = 1024, kOutputOfValue = 16;
+constexpr uint64_t kMemoryOfRow = 64 << 20;
 
 }  // namespace
 
@@ -39,6 +40,7 @@ bool ParquetRowGroup::next(Json &row, std::string &defect) {
     return false;
   }
   ++number_;
+  row_left_ = kMemoryOfRow;
   std::vector<std::pair<std::string, Json>> members;
   members.reserve(fields_.size());
   for (const ParquetField *field : fields_) members.emplace_back(field->name, read(*field, 0, 0));
@@ -47,12 +49,17 @@ bool ParquetRowGroup::next(Json &row, std::string &defect) {
   return true;
 }
 
+// Counts a value and its bytes.
 void ParquetRowGroup::spend(uint64_t bytes) {
-  if (bytes > output_left_) {
+  if (bytes + sizeof(Json) > row_left_) {
+    fail(Code::format, file_.path(), ": row ", number_, " of row group ", row_group_, " is larger than ", kMemoryOfRow, " bytes");
+  }
+  if (bytes + kOutputOfValue > output_left_) {
     fail(Code::format, file_.path(), ": row group ", row_group_, " gives more than ", kOutputPerByte,
          " bytes for each byte of the file");
   }
-  output_left_ -= bytes;
+  row_left_ -= bytes + sizeof(Json);
+  output_left_ -= bytes + kOutputOfValue;
 }
 
 void ParquetRowGroup::expect_entry(ParquetColumn &column, uint8_t repetition, uint8_t least) const {
@@ -67,7 +74,7 @@ void ParquetRowGroup::expect_entry(ParquetColumn &column, uint8_t repetition, ui
 Json ParquetRowGroup::read(const ParquetField &field, uint8_t repetition, uint8_t parent) {
   ParquetColumn &first = column(field);
   expect_entry(first, repetition, parent);
-  spend(16);
+  spend(0);
   const uint8_t definition = first.definition();
   if (definition < field.definition) {
     skip(field, repetition, definition);

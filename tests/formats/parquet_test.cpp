@@ -425,6 +425,13 @@ TEST(ParquetFile, BombsAreRefused) {
       rows_of(
           rows.text("x", kOptional).row_group(INT32_MAX, {{INT32_MAX, ParquetBuilder::page(INT32_MAX, kPlain, nulls)}}).file()),
       Code::format, "2147483647 rows in a file of");
+  // One row, a list of a million nulls.
+  const std::string repetitions = raw(uint32_t{6}) + std::string("\x02\x00\xfe\xff\x7f\x01", 6);  // one 0, 2^20 - 1 times 1
+  const std::string definitions = raw(uint32_t{5}) + "\x80\x80\x80\x01\x01";                      // 2^20 times 1
+  ParquetBuilder list;
+  list.group("x", 1, kRepeated).value("a", P::int32, kOptional).children_of_root(1);
+  list.row_group(1, {{1 << 20, ParquetBuilder::page(1 << 20, kPlain, repetitions + definitions)}});
+  EXPECT_FAILS(rows_of(list.file()), Code::format, "row 1 of row group 0 is larger than 67108864 bytes");
   // A long text of a dictionary, ever again.
   const std::string dictionary = ParquetBuilder::dictionary(1, plain_texts({std::string(1 << 16, 'x')}));
   ParquetBuilder output;
