@@ -71,6 +71,7 @@ class Json {
   std::string dump(int indent = 0) const;
 
  private:
+  class Parser;  // fills values in place
   bool has_value(std::string_view key) const;
   void write(std::string &out, int indent, int depth) const;
   void write_container(std::string &out, int indent, int depth) const;

@@ -1,5 +1,6 @@
 // The grammar of RFC 8259 by recursive descent, one function a rule.
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cstring>
 
@@ -15,12 +16,15 @@ constexpr int kMaxDepth = 128;
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-class Parser {
+}  // namespace
+
+class Json::Parser {
  public:
   Parser(std::string_view text, std::string_view source) : text_(text), source_(source) {}
 
   Json document() {
-    Json value = parse_value(0);
+    Json value;
+    parse_value(value, 0);
     skip_space();
     if (at_ < text_.size()) refuse("expected the end of the document");
     return value;
@@ -51,52 +55,65 @@ class Parser {
     at_ += word.size();
   }
 
-  Json parse_value(int depth) {
+  // Into a null.
+  void parse_value(Json &value, int depth) {
     skip_space();
     switch (peek()) {
-      case '{': return parse_object(depth + 1);
-      case '[': return parse_array(depth + 1);
-      case '"': return Json(parse_string());
-      case 't': return expect_word("true"), Json(true);
-      case 'f': return expect_word("false"), Json(false);
-      case 'n': return expect_word("null"), Json();
-      default: return parse_number();
+      case '{': return parse_object(value, depth + 1);
+      case '[': return parse_array(value, depth + 1);
+      case '"':
+        value.kind_ = Kind::string;
+        return parse_string(value.string_);
+      case 't':
+        expect_word("true");
+        value = Json(true);
+        return;
+      case 'f':
+        expect_word("false");
+        value = Json(false);
+        return;
+      case 'n': return expect_word("null");
+      default: value = parse_number();
     }
   }
 
-  Json parse_array(int depth) {
+  void parse_array(Json &array, int depth) {
     if (depth > kMaxDepth) refuse("nested deeper than 128 levels");
     ++at_;
-    Json array = Json::array();
+    array.kind_ = Kind::array;
     skip_space();
-    if (accept(']')) return array;
+    if (accept(']')) return;
     do {
-      array.items().push_back(parse_value(depth));
+      parse_value(array.items_.emplace_back(), depth);
       skip_space();
     } while (accept(','));
     if (!accept(']')) refuse("expected ',' or ']'");
-    return array;
   }
 
-  Json parse_object(int depth) {
+  void parse_object(Json &object, int depth) {
     if (depth > kMaxDepth) refuse("nested deeper than 128 levels");
     ++at_;
-    std::vector<std::pair<std::string, Json>> members;
+    object.kind_ = Kind::object;
     skip_space();
-    if (accept('}')) return Json::object();
-    members.reserve(4);
+    if (accept('}')) return;
+    object.members_.reserve(4);
     do {
       skip_space();
       if (peek() != '"') refuse("expected a key in quotes");
-      std::string key = parse_string();
+      auto &[key, value] = object.members_.emplace_back();
+      parse_string(key);
       skip_space();
       if (!accept(':')) refuse("expected ':'");
-      members.emplace_back(std::move(key), parse_value(depth));
+      parse_value(value, depth);
       skip_space();
     } while (accept(','));
     if (!accept('}')) refuse("expected ',' or '}'");
-    refuse_duplicates(members);
-    return Json::object(std::move(members));
+    refuse_duplicates(object.members_);
+  }
+
+  // The last characters differ nearly always.
+  static bool same_key(const std::string &a, const std::string &b) {
+    return a.size() == b.size() && (a.empty() || a.back() == b.back()) && a == b;
   }
 
   void refuse_duplicates(const std::vector<std::pair<std::string, Json>> &members) const {
@@ -104,7 +121,7 @@ class Parser {
     if (members.size() <= 16) {  // nearly always
       for (size_t i = 1; i < members.size(); ++i)
         for (size_t j = 0; j < i; ++j)
-          if (members[i].first == members[j].first) refuse_key(members[i].first);
+          if (same_key(members[i].first, members[j].first)) refuse_key(members[i].first);
       return;
     }
     std::vector<std::string_view> keys;
@@ -115,9 +132,9 @@ class Parser {
     if (twice != keys.end()) refuse_key(*twice);
   }
 
-  std::string parse_string() {
+  // Into an empty text.
+  void parse_string(std::string &out) {
     ++at_;
-    std::string out;
     for (;;) {
       const size_t begin = at_;
       skip_plain();
@@ -126,29 +143,42 @@ class Parser {
       const char c = text_[at_];
       if (c == '"') {
         ++at_;
-        return out;
+        return;
       }
       if (c == '\\') parse_escape(out);
       else refuse(static_cast<uint8_t>(c) < 0x20 ? "a control character in a string must be escaped" : "a string is not valid UTF-8");
     }
   }
 
-  // Skips the characters that stand for themselves inside a string: eight ASCII bytes at once where there are as many.
+  // Skips the characters that stand for themselves inside a string, eight ASCII bytes at once where there are as many.
   void skip_plain() {
-    constexpr uint64_t kOnes = 0x0101010101010101, kTops = 0x8080808080808080;
     for (;;) {
-      for (uint64_t eight; at_ + 8 <= text_.size(); at_ += 8) {
+      size_t plain = 8;
+      for (uint64_t eight; plain == 8 && at_ + 8 <= text_.size(); at_ += plain) {
         std::memcpy(&eight, text_.data() + at_, 8);
-        const uint64_t quote = eight ^ (kOnes * '"'), backslash = eight ^ (kOnes * '\\');
-        // A byte is zero (below 32) when subtracting 1 (32) borrows into its top bit; bytes with a top bit stop it anyway.
-        if (((quote - kOnes) | (backslash - kOnes) | (eight - kOnes * 0x20) | eight) & kTops) break;
+        plain = plain_bytes(eight);
       }
-      while (at_ < text_.size() && is_plain_ascii(text_[at_])) ++at_;
+      if (plain == 8)
+        while (at_ < text_.size() && is_plain_ascii(text_[at_])) ++at_;
       if (at_ >= text_.size() || static_cast<uint8_t>(text_[at_]) < 0x80) return;
       const size_t length = utf8_length(text_.substr(at_));
       if (length == 0) return;
       at_ += length;
     }
+  }
+
+  // How many of eight bytes are plain before the first that is not.
+  static size_t plain_bytes(uint64_t eight) {
+    constexpr uint64_t kOnes = 0x0101010101010101, kTops = 0x8080808080808080;
+    const uint64_t quote = eight ^ (kOnes * '"'), backslash = eight ^ (kOnes * '\\');
+    // Subtracting 1 from a zero byte, or 32 from one below 32, borrows into its top bit: the lowest top bit is that of the first such
+    // byte, or of one that is not ASCII.
+    const uint64_t marks = ((quote - kOnes) | (backslash - kOnes) | (eight - kOnes * 0x20) | eight) & kTops;
+    if (marks == 0) return 8;
+    if constexpr (std::endian::native == std::endian::little) return static_cast<size_t>(std::countr_zero(marks)) / 8;
+    size_t plain = 0;
+    while (plain < 8 && is_plain_ascii(reinterpret_cast<const char *>(&eight)[plain])) ++plain;
+    return plain;
   }
 
   static bool is_plain_ascii(char c) {
@@ -246,8 +276,6 @@ class Parser {
   std::string_view text_, source_;
   size_t at_ = 0;
 };
-
-}  // namespace
 
 Json Json::parse(std::string_view text, std::string_view source) { return Parser(text, source).document(); }
 

@@ -40,10 +40,13 @@ class ListOfRows : public RowLayout {
       if (!window_.skip_blanks()) cut_off();
     }
     ++number_;
-    const std::string where = text(window_.path(), ": row ", number_);
-    if (window_.rest().front() != '{') fail(Code::format, where, ": expected an object");
+    if (window_.rest().front() != '{') fail(Code::format, window_.path(), ": row ", number_, ": expected an object");
     const size_t length = element();
-    row = Json::parse(window_.rest().substr(0, length), where);
+    try {
+      row = Json::parse(window_.rest().substr(0, length), "");
+    } catch (const Error &error) {
+      fail(error.code(), window_.path(), ": row ", number_, error.message());
+    }
     window_.skip(length);
     return true;
   }
@@ -71,8 +74,10 @@ class ListOfRows : public RowLayout {
       for (; at < rest.size(); ++at) {
         const char c = rest[at];
         if (in_string) {
-          if (c == '"') in_string = false;
-          else if (c == '\\') ++at;
+          while (at < rest.size() && rest[at] != '"' && rest[at] != '\\') ++at;
+          if (at == rest.size()) break;
+          if (rest[at] == '"') in_string = false;
+          else ++at;
         } else if (c == '"') {
           in_string = true;
         } else if (c == '{') {
