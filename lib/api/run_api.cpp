@@ -1,5 +1,7 @@
 // moe_trainer_run: see moe.h.
 #include "api/training.h"
+#include "base/file.h"
+#include "eval/report.h"
 #include "train/run.h"
 
 namespace moe::api {
@@ -29,6 +31,15 @@ bool tell(const RunEvent &run_event, const Trainer &trainer, moe_event_callback 
   return on_event(&event, user) == 0;
 }
 
+// A page that cannot be written costs a finished run nothing.
+void write_report(const RunOptions &run) {
+  try {
+    write_file_atomic(join_path(run.output_dir, "report.html"), report_html(read_report_input("", {run.output_dir})));
+  } catch (const Error &error) {
+    log(run.log, LogLevel::warning, "report.html was not written: " + error.message());
+  }
+}
+
 Json run(TrainerCore &core, const std::shared_ptr<DatasetCore> &eval_data, const Options &options, moe_event_callback on_event,
          void *user) {
   if (!core.data) fail(Code::state, "moe_trainer_run: the trainer has no data set");
@@ -48,7 +59,9 @@ Json run(TrainerCore &core, const std::shared_ptr<DatasetCore> &eval_data, const
     core.steps_done = core.trainer->steps_done();
     return !on_event || tell(event, *core.trainer, on_event, user);
   };
-  return run_training(*core.trainer, *core.base, run, callback, cancel_of(core.cancel));
+  Json summary = run_training(*core.trainer, *core.base, run, callback, cancel_of(core.cancel));
+  write_report(run);
+  return summary;
 }
 
 }  // namespace

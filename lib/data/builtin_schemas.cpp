@@ -41,7 +41,7 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "answer": ["index_from_0"],
   "prompt": "Question: {context}\nAnswer:",
   "completion": " {choice}",
-  "metrics": ["multiple_choice", "mutual_information"]
+  "metrics": ["multiple_choice", "mutual_information", "macro_f1"]
 }
 )json"},
       {"casehold_csv", R"json({
@@ -292,7 +292,7 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "answer": ["text"],
   "prompt": "Abstract: {context}\nQuestion: {question}\nAnswer:",
   "completion": " {choice}",
-  "metrics": ["multiple_choice"]
+  "metrics": ["multiple_choice", "macro_f1"]
 }
 )json"},
       {"self_instruct", R"json({

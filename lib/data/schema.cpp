@@ -17,7 +17,7 @@ constexpr std::array kAnswerForms{std::pair{"index_from_0", AnswerForm::index_fr
                                   std::pair{"index_from_1", AnswerForm::index_from_1}, std::pair{"letter", AnswerForm::letter},
                                   std::pair{"text", AnswerForm::text}};
 constexpr std::array kPlainTexts{std::pair{"document", PlainText::document}, std::pair{"paragraphs", PlainText::paragraphs}};
-constexpr std::array kMetrics{"multiple_choice", "mutual_information", "exact_match", "perplexity", "loss"};
+constexpr std::array kMetrics{"multiple_choice", "mutual_information", "macro_f1", "exact_match", "f1", "perplexity", "loss"};
 constexpr std::array kKeys{"format",        "format_version", "name",   "group",      "description",
                            "kind",          "fields",         "answer", "each",       "strip_labels",
                            "split_options", "prompt",         "option", "completion", "reference_after",
@@ -252,7 +252,7 @@ Schema parse_schema(const Json &json, std::string_view source) {
   for (const std::string &metric : schema.metrics)
     if (std::find(kMetrics.begin(), kMetrics.end(), metric) == kMetrics.end())
       fail(Code::format, source, ": unknown metric '", metric,
-           "', expected multiple_choice, mutual_information, exact_match, perplexity or loss");
+           "', expected multiple_choice, mutual_information, macro_f1, exact_match, f1, perplexity or loss");
   check_roles(schema, source);
   return schema;
 }

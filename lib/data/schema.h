@@ -50,7 +50,7 @@ struct Schema {
   Template option;                            // one line of {options}: {letter}, {option}
   Template completion;                        // multiple choice: {choice}, {letter}; otherwise roles
   std::string reference_after;                // the reference answer is what follows this mark in the completion
-  std::vector<std::string> metrics;           // multiple_choice, mutual_information, exact_match, perplexity, loss
+  std::vector<std::string> metrics;           // multiple_choice, mutual_information, macro_f1, exact_match, f1, perplexity, loss
   bool by_name_only = false;                  // never recognised from rows
   std::string detect_field, detect_contains;  // a further field for recognising rows, and text it must contain
   std::vector<std::string> detect_one_of;     // or texts of which it must be one

@@ -305,6 +305,7 @@ class ModelRun {
     if (task_.mark.empty()) {
       item.parsed = trimmed_answer(item.generated);
       item.correct = item.correct_norm = item.parsed == trimmed_answer(item.reference);
+      item.f1 = token_f1(item.generated, item.reference);
       return;
     }
     const ParsedAnswer parsed = parse_marked_answer(item.generated, task_.mark);
@@ -338,7 +339,12 @@ class ModelRun {
       std::vector<Confidence> predictions;
       for (const EvalItem &item : result.items) predictions.push_back({confidence(item.choice_log_likelihood), item.correct});
       result.calibration = calibration(predictions);
+      std::vector<Classified> classified;
+      for (const EvalItem &item : result.items) classified.push_back({item.prediction, item.gold});
+      result.has_macro_f1 = task_.macro_f1;
+      result.macro_f1 = macro_f1(classified);
     }
+    if (result.evaluation_type == "exact_match" && task_.token_f1) summarize_f1(result);
     if (result.has_mutual_info) {
       const Interval interval = wilson(correct_mutual_info, samples);
       result.acc_mutual_info = static_cast<double>(correct_mutual_info) / static_cast<double>(samples);
@@ -347,6 +353,21 @@ class ModelRun {
     }
     if (result.has_loss) summarize_losses(result);
     summarize_routing(result);
+  }
+
+  void summarize_f1(EvalResult &result) const {
+    const auto mean_f1 = [&](const Draw &draw) {
+      double sum = 0;
+      for (const int32_t i : draw[0]) sum += result.items[static_cast<size_t>(i)].f1;
+      return sum / static_cast<double>(draw[0].size());
+    };
+    double sum = 0;
+    for (const EvalItem &item : result.items) sum += item.f1;
+    const Interval interval = bootstrap({&result.total_samples, 1}, mean_f1, options_.seed).interval;
+    result.has_f1 = true;
+    result.f1 = sum / static_cast<double>(result.total_samples);
+    result.f1_low = interval.low;
+    result.f1_high = interval.high;
   }
 
   void summarize_losses(EvalResult &result) const {

@@ -58,6 +58,7 @@ struct EvalItem {
   bool correct_norm = false;  // multiple choice: by log-likelihood per byte; exact match: by the last number
   bool correct_mutual_info = false;
   bool unparsed = false;
+  double f1 = 0;   // of the words of a generated answer
   double nll = 0;  // of the completion
   int64_t nll_tokens = 0;
   std::vector<float> routing;        // [E + 1] mean over the item's tokens and layers
@@ -81,8 +82,11 @@ struct EvalResult {
   double acc_norm = 0, acc_norm_low = 0, acc_norm_high = 0;  // of correct_norm
   bool has_mutual_info = false;                              // the schema has the metric
   double acc_mutual_info = 0, acc_mutual_info_low = 0, acc_mutual_info_high = 0;
-  Calibration calibration;  // of accuracy; multiple choice only
-  bool has_loss = false;    // with several types for one domain and model the first one has it
+  bool has_macro_f1 = false, has_f1 = false;  // the schema has the metric
+  double macro_f1 = 0;                        // of accuracy's predictions
+  double f1 = 0, f1_low = 0, f1_high = 0;     // mean over items; bootstrap
+  Calibration calibration;                    // of accuracy; multiple choice only
+  bool has_loss = false;                      // with several types for one domain and model the first one has it
   int64_t loss_tokens = 0;
   double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;  // token-weighted; bootstrap over samples
   double seconds = 0;

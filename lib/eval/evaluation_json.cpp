@@ -82,6 +82,8 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
       json.set("acc_mutual_info", result.acc_mutual_info);
       json.set("acc_mutual_info_interval", interval_json({result.acc_mutual_info_low, result.acc_mutual_info_high}));
     }
+    if (result.has_macro_f1) json.set("macro_f1", result.macro_f1);
+    if (result.has_f1) json.set("f1", result.f1).set("f1_interval", interval_json({result.f1_low, result.f1_high}));
     json.set("unparsed", result.unparsed);
   }
   if (result.evaluation_type == "multiple_choice") json.set("calibration", calibration_json(result.calibration));
@@ -197,6 +199,7 @@ Json item_json(const EvalResult &result, const EvalItem &item) {
     json.set("parsed", item.parsed);
     json.set("unparsed", item.unparsed);
     json.set("correct_flexible", item.correct_norm);
+    if (result.has_f1) json.set("f1", item.f1);
   }
   if (result.evaluation_type != "loss") json.set("correct", item.correct);
   if (result.has_loss) {

@@ -1,6 +1,8 @@
 #include "eval/exact_match.h"
 
 #include <algorithm>
+#include <cctype>
+#include <map>
 
 #include "base/error.h"
 #include "data/row_view.h"
@@ -46,6 +48,21 @@ std::string_view trimmed(std::string_view text) {
 bool same_ignoring_case(std::string_view a, std::string_view b) {
   const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
+}
+
+// How often each word stands in a text. Punctuation is ASCII's and is taken out, so that "don't" is one word.
+std::map<std::string, int64_t> words_of(std::string_view text) {
+  std::map<std::string, int64_t> words;
+  std::string word;
+  for (size_t i = 0; i <= text.size(); i++) {
+    const char c = i < text.size() ? text[i] : ' ';
+    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
+    if (space && !word.empty() && word != "a" && word != "an" && word != "the") words[word]++;
+    if (space) word.clear();
+    else if (static_cast<unsigned char>(c) >= 0x80 || std::isalnum(static_cast<unsigned char>(c)))
+      word += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  return words;
 }
 
 std::span<const int32_t> common_beginning(const std::vector<std::vector<int32_t>> &prompts) {
@@ -116,6 +133,17 @@ ParsedAnswer parse_marked_answer(std::string_view generated, std::string_view ma
   const size_t begin = std::min(generated.size(), generated.find_first_not_of(" $", found + mark.size()));
   result.strict = normalised_number(number_at(generated, begin, true));
   return result;
+}
+
+double token_f1(std::string_view answer, std::string_view reference) {
+  const std::map<std::string, int64_t> own = words_of(answer), other = words_of(reference);
+  int64_t common = 0, all = 0;
+  for (const auto &[word, count] : own) {
+    all += count;
+    if (const auto found = other.find(word); found != other.end()) common += std::min(count, found->second);
+  }
+  for (const auto &[word, count] : other) all += count;
+  return all == 0 ? 1 : 2 * static_cast<double>(common) / static_cast<double>(all);
 }
 
 int32_t parse_choice(std::string_view generated, const std::vector<Choice> &choices) {

@@ -22,6 +22,9 @@ struct ParsedAnswer {
 ParsedAnswer parse_marked_answer(std::string_view generated, std::string_view mark);
 std::string normalised_number(std::string_view number);  // without "," and "$" and a full stop at the end
 std::string trimmed_answer(std::string_view text);       // without white space at both ends
+// F1 of the words of two answers, as of SQuAD (Rajpurkar et al. 2016): lower case, without punctuation and the articles a, an,
+// the; the words in common, each as often as both have it. Two empty answers agree.
+double token_f1(std::string_view answer, std::string_view reference);
 // Index of the choice that the first line names, -1 = none.
 int32_t parse_choice(std::string_view generated, const std::vector<Choice> &choices);
 

@@ -19,6 +19,8 @@ void choose_measures(const Schema &schema, const EvalOptions &options, HeldOut &
   result.multiple_choice = likelihood && choices;
   result.mutual_information = result.multiple_choice && has_metric(schema, "mutual_information");
   result.exact_match = generation && (choices || (schema.kind == SchemaKind::completion && has_metric(schema, "exact_match")));
+  result.macro_f1 = result.multiple_choice && has_metric(schema, "macro_f1");
+  result.token_f1 = result.exact_match && !choices && result.mark.empty() && has_metric(schema, "f1");
   result.losses = options.losses;
   if (!result.multiple_choice && !result.exact_match && !result.losses) {
     fail(Code::invalid, result.task.path, ": schema '", schema.name, "' has no measure for scoring '", options.scoring,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "base/random.h"
 
@@ -63,6 +64,22 @@ Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(c
   if (values.empty()) return {{kNone, kNone}, 0};
   std::sort(values.begin(), values.end());
   return {{quantile(values, 0.025), quantile(values, 0.975)}, static_cast<int64_t>(values.size())};
+}
+
+double macro_f1(std::span<const Classified> items) {
+  struct Counts {
+    int64_t predicted = 0, gold = 0, both = 0;
+  };
+  std::map<int32_t, Counts> classes;
+  for (const auto &[predicted, gold] : items) {
+    classes[predicted].predicted++;
+    classes[gold].gold++;
+    classes[gold].both += predicted == gold;
+  }
+  double sum = 0;
+  for (const auto &[name, counts] : classes)
+    sum += 2 * static_cast<double>(counts.both) / static_cast<double>(counts.predicted + counts.gold);
+  return classes.empty() ? 0 : sum / static_cast<double>(classes.size());
 }
 
 Calibration calibration(std::span<const Confidence> predictions) {

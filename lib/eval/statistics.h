@@ -33,6 +33,13 @@ struct Bootstrap {
 Bootstrap bootstrap(std::span<const int64_t> sizes, const std::function<double(const Draw &)> &statistic, uint64_t seed,
                     int64_t draws = 1000);
 
+// Mean over the classes of the F1 of each, over all classes that were predicted or are right; a class of neither counts for
+// nothing.
+struct Classified {
+  int32_t predicted = 0, gold = 0;
+};
+double macro_f1(std::span<const Classified> items);
+
 // How far the confidence of predictions is from their accuracy: expected calibration error (Naeini et al. 2015) over ten bins of
 // equal width, sum over the bins of share * |accuracy - mean confidence|.
 struct CalibrationBin {

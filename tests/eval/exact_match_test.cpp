@@ -43,6 +43,15 @@ TEST(ChoiceAnswer, IsTheTextOrTheLetterOfAChoice) {
   EXPECT_EQ(parse_choice("Because", choices), -1);
 }
 
+TEST(TokenF1, ComparesBagsOfWords) {
+  EXPECT_NEAR(token_f1("The cat sat.", "a cat sat on the mat"), 2.0 * 2 / (2 + 4), 1e-12);  // articles do not count
+  EXPECT_NEAR(token_f1("yes yes", "YES!"), 2.0 * 1 / (2 + 1), 1e-12);                      // a word counts as often as both have it
+  EXPECT_EQ(token_f1("don't", "dont"), 1);
+  EXPECT_EQ(token_f1("\xC3\xA9t\xC3\xA9", "\xC3\xA9t\xC3\xA9"), 1);
+  EXPECT_EQ(token_f1("", "the"), 1);
+  EXPECT_EQ(token_f1("", "cat"), 0);
+}
+
 // Together in one pass and one by one the answers are the same greedy continuations.
 TEST(GeneratedAnswers, EqualTheAnswersOfSingleSessions) {
   NEEDS_UTF8PROC();

@@ -90,5 +90,13 @@ TEST(Calibration, IsTheMeanDistanceOfConfidenceAndAccuracyByBins) {
   EXPECT_NEAR(result.error, 0.75 * (2.0 / 3 - 0.64) + 0.25 * 1.0, 1e-12);
 }
 
+TEST(MacroF1, IsTheMeanOverTheClasses) {
+  // Class 0: precision 1/2, recall 1; class 1: precision 1, recall 1/2; class 2 is right once and never predicted.
+  const std::vector<Classified> items = {{0, 0}, {0, 1}, {1, 1}, {1, 1}, {0, 2}, {0, 0}};
+  const double f0 = 2.0 * 2 / (4 + 2), f1 = 2.0 * 2 / (2 + 3), f2 = 0;
+  EXPECT_NEAR(macro_f1(items), (f0 + f1 + f2) / 3, 1e-12);
+  EXPECT_EQ(macro_f1({}), 0);
+}
+
 }  // namespace
 }  // namespace moe
