@@ -11,6 +11,7 @@ ModelOptions model_options(const Options &options) {
   result.compute = options.text("compute");
   result.device = options.text("device");
   result.threads = static_cast<int>(options.integer("threads"));
+  result.bind_threads = options.flag("bind_threads");
   result.base_model_name = options.text("base_model_name");
   result.log = options.log;
   return result;

@@ -27,6 +27,8 @@ constexpr OptionRow kRows[] = {
      "lora build router run perplexity generate chat bench dump"},
     {"threads", "num_threads, n_threads", kInt, false, "0", 0, 1024, "", "threads; 0 = the processors this process may use",
      ALL_MODELS " doctor"},
+    {"bind_threads", "pin_threads, cpu_affinity", kBool, false, "false", 0, 0, "",
+     "each thread but the first stays on one processor (Linux): steadier on a machine that nothing else uses", ALL_MODELS},
     {"device", "", kChoice, false, "cpu", 0, 0, "cpu|cuda|cuda:N",
      "where to compute: this processor, or an NVIDIA GPU (N counts from 0; what it needs is in docs/cuda.md)", ALL_MODELS},
     {"compute", "precision, compute_dtype, torch_dtype", kChoice, false, "auto", 0, 0, "auto|int8|bf16|f32",

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/processors.h"
 
 namespace moe {
 namespace {
@@ -55,12 +56,17 @@ class BlockSignals {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : threads_(threads) {
+ThreadPool::ThreadPool(int threads, bool bound_workers) : threads_(threads) {
   if (threads < 1) fail(Code::invalid, "threads: expected at least 1, found ", threads);
   const BlockSignals block;
   try {
     workers_.reserve(static_cast<size_t>(threads - 1));
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
+    for (int i = 1; i < threads; ++i) {
+      workers_.emplace_back([this, i, bound_workers] {
+        if (bound_workers) bind_thread(i);
+        worker(i);
+      });
+    }
   } catch (const std::system_error &error) {
     const size_t started = workers_.size() + 1;
     stop();

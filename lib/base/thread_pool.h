@@ -15,7 +15,9 @@ namespace moe {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);  // >= 1; threads - 1 workers are started
+  // threads >= 1; threads - 1 workers are started. With bound_workers each stays on one processor, where the system does that; the
+  // caller's thread is left alone.
+  explicit ThreadPool(int threads, bool bound_workers = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool &) = delete;
   ThreadPool &operator=(const ThreadPool &) = delete;

@@ -67,7 +67,7 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
   model->path_ = path;
   model->log_ = options.log;
   model->activation_type_ = activation_type_of(options.compute);
-  model->pool_ = std::make_shared<ThreadPool>(thread_count(options.threads));
+  model->pool_ = std::make_shared<ThreadPool>(thread_count(options.threads), options.bind_threads);
   model->backend_ = make_backend(options, model->pool_);
   model->int8_ = options.compute == "int8" || (options.compute == "auto" && model->backend_->fast_int8());
   model->name_ = options.base_model_name;

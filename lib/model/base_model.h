@@ -22,6 +22,7 @@ struct ModelOptions {
   // (one scale for 32 values); auto: int8 where the processor makes it faster, else bf16. Training always has f32 or bf16.
   std::string compute = "auto";
   int threads = 0;                // 0 = the cores this process may use
+  bool bind_threads = false;      // each thread but the caller's stays on one processor
   std::string device = "cpu";     // "cpu", "cuda" or "cuda:N"
   std::shared_ptr<Backend> backend;  // computes in place of `device`, where it is given
   std::string base_model_name;    // overrides the name recorded in adapters

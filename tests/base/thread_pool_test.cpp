@@ -1,11 +1,16 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <numeric>
 #include <stdexcept>
+#include <thread>
 
 #include "support/expect_error.h"
 
@@ -121,6 +126,30 @@ TEST(ThreadPool, WorkersBlockTheSignalsOfTheHost) {
   pthread_sigmask(SIG_SETMASK, nullptr, &mask);
   EXPECT_EQ(sigismember(&mask, SIGINT), 0);
 }
+
+#if defined(__linux__)
+TEST(ThreadPool, BoundWorkersStayOnOneProcessorEachAndTheCallerIsLeftAlone) {
+  const auto mask = [] {
+    cpu_set_t set;
+    EXPECT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+    return set;
+  };
+  const cpu_set_t before = mask();
+  constexpr int kThreads = 3;
+  std::array<cpu_set_t, kThreads> seen;
+  std::array<std::atomic<bool>, kThreads> came{};
+  ThreadPool pool(kThreads, true);
+  const auto all_came = [&] { return std::all_of(came.begin(), came.end(), [](const auto &c) { return c.load(); }); };
+  pool.run(kThreads, [&](int64_t, int thread) {  // each thread takes one task, for none ends before all have one
+    seen[static_cast<size_t>(thread)] = mask();
+    came[static_cast<size_t>(thread)] = true;
+    while (!all_came()) std::this_thread::yield();
+  });
+  EXPECT_TRUE(CPU_EQUAL(&seen[0], &before));
+  for (int i = 1; i < kThreads; i++) EXPECT_EQ(CPU_COUNT(&seen[static_cast<size_t>(i)]), 1) << i;
+  EXPECT_EQ(CPU_EQUAL(&seen[1], &seen[2]) != 0, CPU_COUNT(&before) == 1);
+}
+#endif
 
 TEST(ThreadPool, RefusesLessThanOneThread) { EXPECT_FAILS(ThreadPool(0), Code::invalid, "at least 1, found 0"); }
 
