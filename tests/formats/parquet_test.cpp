@@ -156,6 +156,77 @@ TEST(ParquetValue, AnAnnotationThatDoesNotFitIsRefused) {
   EXPECT_FAILS(rows_of(column_file(P::fixed_length, 1, "x", -1, 0)), Code::format, "has no length");
 }
 
+// DELTA_BINARY_PACKED of `count` numbers that are all the same.
+std::string same_numbers(int count, int64_t value) {
+  ThriftWriter w;
+  w.varint(128).varint(4).varint(static_cast<uint64_t>(count)).zigzag(value);
+  if (count > 1) w.bytes += std::string(5, '\0');  // smallest delta 0, four widths 0
+  return w.bytes;
+}
+
+std::string encoded_file(P physical, ParquetEncoding encoding, int values, const std::string &stored, int converted = -1,
+                         int length = 0) {
+  return ParquetBuilder()
+      .value("x", physical, ParquetBuilder::required, converted, length)
+      .row_group(values, {{values, ParquetBuilder::page(values, encoding, stored)}})
+      .file();
+}
+
+TEST(ParquetEncoding, ValuesSplitIntoStreamsOfBytes) {
+  constexpr auto kSplit = ParquetEncoding::byte_stream_split;
+  const std::string split("\x01\x02\x00\x10\x00\x00\xff\x00", 8);  // 0xff000001 and 0x00001002
+  EXPECT_EQ(rows_of(encoded_file(P::int32, kSplit, 2, split)), (Lines{R"({"x": -16777215})", R"({"x": 4098})"}));
+  EXPECT_EQ(rows_of(encoded_file(P::fixed_length, kSplit, 2, "adbecf", -1, 3)),
+            (Lines{R"({"x": {"hex": "616263"}})", R"({"x": {"hex": "646566"}})"}));
+  EXPECT_FAILS(rows_of(encoded_file(P::int32, kSplit, 2, split.substr(1))), Code::format, "are no number of values of 4 bytes");
+  EXPECT_FAILS(rows_of(encoded_file(P::int32, kSplit, 3, split)), Code::format, "3 values are needed, 2 remain");
+}
+
+TEST(ParquetEncoding, DeltasAreSumsThatWrap) {
+  constexpr auto kDelta = ParquetEncoding::delta_binary_packed;
+  EXPECT_EQ(rows_of(encoded_file(P::int64, kDelta, 2, same_numbers(2, -5))), (Lines{R"({"x": -5})", R"({"x": -5})"}));
+  ThriftWriter wraps;
+  wraps.varint(128).varint(4).varint(2).zigzag(INT32_MAX).zigzag(1).bytes += std::string(4, '\0');
+  EXPECT_EQ(rows_of(encoded_file(P::int32, kDelta, 2, wraps.bytes))[1], R"({"x": -2147483648})");
+  EXPECT_EQ(rows_of(encoded_file(P::int64, kDelta, 2, wraps.bytes))[1], R"({"x": 2147483648})");
+  EXPECT_FAILS(rows_of(encoded_file(P::int64, kDelta, 3, wraps.bytes)), Code::format, "more values are needed than the 2 deltas");
+  EXPECT_FAILS(rows_of(encoded_file(P::int64, kDelta, 1, std::string("\x80\x01\x00\x01\x00", 5))), Code::format, "0 miniblocks");
+  ThriftWriter wide;
+  wide.varint(128).varint(4).varint(2).zigzag(0).zigzag(0).bytes += "AAAA";
+  EXPECT_FAILS(rows_of(encoded_file(P::int64, kDelta, 2, wide.bytes)), Code::format, "deltas of 65 bits");
+}
+
+TEST(ParquetEncoding, LongTextsByDeltasComeInParts) {
+  constexpr int kTexts = 5, kLong = 700'000;
+  std::string lengths = same_numbers(kTexts, 0) + same_numbers(kTexts, kLong), all;
+  for (int i = 0; i < kTexts; ++i) all += std::string(kLong, static_cast<char>('a' + i));
+  const Written written(encoded_file(P::byte_array, ParquetEncoding::delta_byte_array, kTexts, lengths + all, 0));
+  const ParquetFile file(written.path());
+  ParquetTexts texts(file, 0, "x");
+  std::string found;
+  int parts = 0;
+  for (auto part = texts.next(); !part.empty(); part = texts.next(), ++parts) {
+    for (const std::string_view text : part) found += text;
+  }
+  EXPECT_TRUE(found == all);
+  EXPECT_GT(parts, 1);
+  EXPECT_EQ(rows_of(encoded_file(P::byte_array, ParquetEncoding::delta_length_byte_array, 2, same_numbers(2, 1) + "ab", 0)),
+            (Lines{R"({"x": "a"})", R"({"x": "b"})"}));
+  EXPECT_FAILS(rows_of(encoded_file(P::byte_array, ParquetEncoding::delta_length_byte_array, 2, same_numbers(2, -1) + "ab", 0)),
+               Code::format, "a text of length -1");
+  EXPECT_FAILS(rows_of(encoded_file(P::byte_array, ParquetEncoding::delta_byte_array, 2,
+                                    same_numbers(2, 1) + same_numbers(2, 1) + "ab", 0)),
+               Code::format, "shares 1 bytes with one of 0");
+}
+
+TEST(ParquetEncoding, LevelsOfOldFilesArePackedFromTheTop) {
+  const std::string stored = std::string("\xA0", 1) + plain<int32_t>({7, 8});  // 1, 0, 1
+  const std::string page = ParquetBuilder::header(
+      0, stored, -1, [](ThriftWriter &w) { w.structure(5, [](ThriftWriter &d) { d.i32(1, 3).i32(2, 0).i32(3, 4).i32(4, 4); }); });
+  EXPECT_EQ(rows_of(ParquetBuilder().value("x", P::int32, kOptional).row_group(3, {{3, page + stored}}).file()),
+            (Lines{R"({"x": 7})", R"({"x": null})", R"({"x": 8})"}));
+}
+
 // The two documents of the Dremel paper (Melnik et al. 2010, figures 2 and 3), whose levels are printed there.
 std::string dremel_file() {
   ParquetBuilder b;
