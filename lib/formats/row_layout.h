@@ -39,8 +39,6 @@ std::unique_ptr<RowLayout> parquet_table(const std::string &path);
 
 inline bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 
-inline bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
-
 // The rest of the window, read to the end of the file.
 std::string_view read_rest(TextWindow &window);
 
