@@ -11,7 +11,7 @@ namespace moe {
 namespace {
 
 constexpr std::string_view kDelimiters = ",\t;|";
-constexpr size_t kRecordsLookedAt = 32;
+constexpr size_t kRecordsLookedAt = 32, kBytesLookedAt = 1 << 16;
 
 struct Record {
   std::vector<std::string> cells;
@@ -147,7 +147,7 @@ class Separated : public RowLayout {
 
 std::unique_ptr<RowLayout> separated_cells(TextWindow window, std::string_view name) {
   const bool named_tabs = name.ends_with(".tsv") || name.ends_with(".tab"), named = named_tabs || name.ends_with(".csv");
-  while (window.rest().empty() && window.more()) {
+  while (window.rest().size() < kBytesLookedAt && window.more()) {
   }
   const char usual = named_tabs ? '\t' : ',';  // goes first where the evidence is equal
   char best = usual;

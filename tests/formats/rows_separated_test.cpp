@@ -86,6 +86,7 @@ TEST_F(SeparatedRows, HaveTheDelimiterTheirRecordsAgreeOn) {
   EXPECT_EQ(rows("a,x\tb\n1,2\t3\n", "x.csv"), R"({"a": "1", "x\u0009b": "2\u00093"})");
   EXPECT_EQ(rows("text\nno delimiter\nat all\n"), R"({"text": "no delimiter"}{"text": "at all"})");
   EXPECT_EQ(rows("a|b\n1|2\n3|4\n", "part-0001"), R"({"a": "1", "b": "2"}{"a": "3", "b": "4"})");  // no name tells
+  EXPECT_EQ(rows("a|b\n1|2", "part-0002"), R"({"a": "1", "b": "2"})");
   EXPECT_FAILS(rows("a,b\n1,2\n3\n", "part-0001"), Code::format, "part-0001");                     // and the records do not agree
   EXPECT_FAILS(rows("a,b\n", "part-0001"), Code::format, "part-0001");
 }
