@@ -66,7 +66,7 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "fields": {"question": "nl", "completion": "code"},
   "prompt": "{question}\n",
   "completion": "{completion}",
-  "metrics": ["loss"]
+  "metrics": ["exact_match", "loss"]
 }
 )json"},
       {"cybermetric", R"json({
@@ -174,7 +174,7 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "detect": {"field": "task_id"},
   "prompt": "{text}\n",
   "completion": "{completion}",
-  "metrics": ["loss"]
+  "metrics": ["exact_match", "loss"]
 }
 )json"},
       {"medmcqa_from_0", R"json({

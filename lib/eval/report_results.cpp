@@ -22,6 +22,8 @@ constexpr MeasureTable kMeasures[] = {
      "acc_norm: the log-likelihood is divided by the bytes of the choice, %.", true, nullptr},
     {"Multiple choice accuracy by what the prompt adds", "multiple_choice", "acc_mutual_info", "acc_mutual_info_interval",
      "acc_mutual_info", "The gain of the log-likelihood over that after the last line of the prompt alone, %.", true, nullptr},
+    {"Multiple choice macro-F1", "multiple_choice", "macro_f1", "", "", "Mean over the choices, as classes, of their F1, %.", true,
+     nullptr},
     {"Exact match", "exact_match", "accuracy", "accuracy_interval", "accuracy", "Generated answers that equal the reference, %.",
      true, "accuracy_difference"},
     {"Exact match of the last number", "exact_match", "accuracy_flexible", "accuracy_flexible_interval", "",
@@ -90,7 +92,8 @@ std::string matrix_html(const Json &evaluation, const Overview &overview, const 
   if (domains.empty()) return "";
   std::vector<std::string> columns{"Domain"};
   columns.insert(columns.end(), models.begin(), models.end());
-  std::string caption = text(measure.note, " Below each value its 95&nbsp;% interval.");
+  std::string caption = measure.note;
+  if (*measure.interval) caption += " Below each value its 95&nbsp;% interval.";
   if (measure.difference && !overview.base.empty())
     caption += " ▲ better, ▼ worse than the base: the paired interval of the difference leaves out zero.";
   HtmlTable table(caption, columns, "matrix");
@@ -108,10 +111,10 @@ std::string matrix_html(const Json &evaluation, const Overview &overview, const 
       const double value = number_of(*result, measure.value);
       const Interval interval = interval_of(*result, measure.interval);
       const double unit = measure.percent ? 100 : 1;
-      cells.push_back(
-          {text(number_html(measure, value), mark_against_base(evaluation, *result, overview.base, measure), "<small>",
-                number_html(measure, interval.low), " – ", number_html(measure, interval.high), "</small>"),
-           model == domain ? "n own" : "n"});
+      std::string shown = number_html(measure, value) + mark_against_base(evaluation, *result, overview.base, measure);
+      if (std::isfinite(interval.low))
+        shown += text("<small>", number_html(measure, interval.low), " – ", number_html(measure, interval.high), "</small>");
+      cells.push_back({shown, model == domain ? "n own" : "n"});
       if (model == overview.base) reference = static_cast<int>(forest.size());
       forest.push_back({model, unit * value, {unit * interval.low, unit * interval.high}});
     }
