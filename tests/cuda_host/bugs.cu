@@ -107,6 +107,12 @@ __global__ void half_written_kernel(float *out, int written) {
 
 __global__ void blocks_kernel(float *out, bool fixed) { out[fixed ? blockIdx.x * blockDim.x + threadIdx.x : threadIdx.x] = 1; }
 
+// The compiler makes a call of memset of this loop.
+__global__ void clear_kernel(float *out, bool fixed) {
+  if (threadIdx.x != 0 || (fixed && blockIdx.x != 0)) return;
+  for (int i = 0; i < kThreads; i++) out[i] = 0;
+}
+
 __global__ void pair_kernel(float *out, const float *x, int by) {
   const int i = static_cast<int>(threadIdx.x) / 2 * 2;
   const auto pair = *reinterpret_cast<const uint64_t *>(x + (i + by < kThreads - 1 ? i + by : 0));
@@ -207,6 +213,11 @@ bool race_between_blocks(bool fixed) {
   Floats out;
   MOE_LAUNCH((blocks_kernel), fixed ? 1 : 2, kThreads, 0, nullptr, out.data(), fixed);
   return out.all(1);
+}
+bool race_of_filling_loops(bool fixed) {
+  Floats out;
+  MOE_LAUNCH((clear_kernel), 2, kThreads, 0, nullptr, out.data(), fixed);
+  return out.all(0);
 }
 bool misaligned_read(bool fixed) {
   Floats out, x(1);

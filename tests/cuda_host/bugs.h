@@ -20,6 +20,7 @@ bool use_after_free(bool fixed);
 bool uninitialised_read(bool fixed);
 bool uninitialised_shared_read(bool fixed);
 bool race_between_blocks(bool fixed);
+bool race_of_filling_loops(bool fixed);
 bool misaligned_read(bool fixed);
 bool unsynchronised_host_read(bool fixed);
 bool staging_reused_too_early(bool fixed);

@@ -100,6 +100,7 @@ TEST_F(RaceBugs, UninitialisedSharedRead) {
   EXPECT_SEEN(uninitialised_shared_read, "uninitialised read of 4 bytes of shared memory");
 }
 TEST_F(RaceBugs, RaceBetweenBlocks) { EXPECT_SEEN(race_between_blocks, "race: two writes .* of another block"); }
+TEST_F(RaceBugs, RaceOfFillingLoops) { EXPECT_SEEN(race_of_filling_loops, "race: two writes .* of another block"); }
 TEST_F(RaceBugs, MisalignedRead) { EXPECT_SEEN(misaligned_read, "misaligned access of 8 bytes"); }
 
 }  // namespace

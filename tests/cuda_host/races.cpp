@@ -118,6 +118,12 @@ void access(void *address, size_t bytes, bool writes, bool atomic) {
   }
 }
 
+// Filling or copying by a function, which the compiler makes of loops: bytes of any alignment.
+void access_range(const void *address, size_t bytes, bool writes) {
+  char *const a = static_cast<char *>(const_cast<void *>(address));
+  for (size_t i = 0; i < bytes; i++) access(a + i, 1, writes, false);
+}
+
 template <class Change>
 void for_cells(const void *address, size_t bytes, Change change) {
   if (Cell *cells = bytes > 0 ? device_memory(address, bytes) : nullptr)
@@ -156,6 +162,7 @@ void atomic_access(void *address, size_t bytes) { access(address, bytes, true, t
 }  // namespace cuda_host
 
 using cuda_host::access;
+using cuda_host::access_range;
 
 extern "C" {
 
@@ -176,22 +183,23 @@ CUDA_HOST_ACCESS(2)
 CUDA_HOST_ACCESS(4)
 CUDA_HOST_ACCESS(8)
 CUDA_HOST_ACCESS(16)
-void __tsan_read_range(void *a, unsigned long bytes) { access(a, bytes, false, false); }
-void __tsan_write_range(void *a, unsigned long bytes) { access(a, bytes, true, false); }
+void __tsan_read_range(void *a, unsigned long bytes) { access_range(a, bytes, false); }
+void __tsan_write_range(void *a, unsigned long bytes) { access_range(a, bytes, true); }
 void __tsan_vptr_update(void **, void *) {}
 void __tsan_vptr_read(void **) {}
+// clang 14 calls memcpy, memset and memmove; the build renames them to these.
 void *__tsan_memcpy(void *to, const void *from, unsigned long bytes) {
-  access(const_cast<void *>(from), bytes, false, false);
-  access(to, bytes, true, false);
+  access_range(from, bytes, false);
+  access_range(to, bytes, true);
   return memcpy(to, from, bytes);
 }
 void *__tsan_memset(void *to, int value, unsigned long bytes) {
-  access(to, bytes, true, false);
+  access_range(to, bytes, true);
   return memset(to, value, bytes);
 }
 void *__tsan_memmove(void *to, const void *from, unsigned long bytes) {
-  access(const_cast<void *>(from), bytes, false, false);
-  access(to, bytes, true, false);
+  access_range(from, bytes, false);
+  access_range(to, bytes, true);
   return memmove(to, from, bytes);
 }
 
