@@ -98,8 +98,7 @@ void Adapter::lay_out(const BaseModel &model) {
     largest_rank_ = std::max(largest_rank_, slot.rank);
     (is_attention(module) ? targets_attention_ : targets_ffn_) = true;
   });
-  parameters_ = SharedArray(size);
-  gradients_ = SharedArray(size);
+  resize(size);
 }
 
 std::shared_ptr<Adapter> Adapter::create(const BaseModel &model, const LoraConfig &config, uint64_t seed) {
@@ -197,10 +196,6 @@ LowRankGradient Adapter::gradient_of(int64_t layer, Module module) {
   return gradient_at(slot(layer, module), gradients().data());
 }
 
-void Adapter::bring(const std::shared_ptr<Backend> &backend, bool train) {
-  parameters_.bring(backend, false);
-  if (train) gradients_.bring(backend, true);
-}
 LowRank Adapter::op_factors(int64_t layer, Module module) const {
   return factors_at(slot(layer, module), parameters_.brought());
 }

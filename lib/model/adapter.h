@@ -1,19 +1,18 @@
-// A LoRA adapter on a base model: factors of every adapted projection in one flat f32 vector, so that the optimizer, checkpoints
-// and clipping see one array. Trainable or loaded. Files: PEFT folders (formats/peft.h), always in Hugging Face names and row order.
+// A LoRA adapter on a base model: factors of every adapted projection in one flat f32 array. Trainable or loaded.
+// Files: PEFT folders (formats/peft.h), always in Hugging Face names and row order.
 #pragma once
 #include <array>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "formats/peft.h"
 #include "model/base_model.h"
-#include "tensor/shared_array.h"
+#include "model/trained_arrays.h"
 
 namespace moe {
 
-class Adapter {
+class Adapter : public TrainedArrays {
  public:
   // A fresh adapter: A Kaiming-uniform(a = sqrt 5), that is uniform in +-1/sqrt(in); B = 0. Which modules: config.target_modules by
   // PEFT's rules; a target that matches nothing is Code::invalid and names it.
@@ -28,8 +27,7 @@ class Adapter {
   int64_t rank(int64_t layer, Module module) const { return slot(layer, module).rank; }  // 0 where the module is not adapted
   LowRank factors(int64_t layer, Module module) const;        // into parameters(); null pointers where not adapted
   LowRankGradient gradient_of(int64_t layer, Module module);  // into gradients()
-  // For ops: after bring() in a pass, which writes the gradients where the adapter trains in it, the same in the backend's memory.
-  void bring(const std::shared_ptr<Backend> &backend, bool train);
+  // The same in the backend's memory, for ops: after bring() in a pass.
   LowRank op_factors(int64_t layer, Module module) const;
   LowRankGradient op_gradient(int64_t layer, Module module) const;
   bool targets_attention() const { return targets_attention_; }
@@ -37,19 +35,7 @@ class Adapter {
   bool delta_is_zero() const;
   int64_t largest_rank() const { return largest_rank_; }
 
-  std::span<float> parameters() { return parameters_.host(); }
-  std::span<const float> parameters() const { return parameters_.host(); }
-  std::span<float> gradients() { return gradients_.host(); }  // zero at first
-  SharedArray &shared_parameters() { return parameters_; }    // for an optimizer, which works in the backend's memory
-  SharedArray &shared_gradients() { return gradients_; }
-  size_t size() const { return parameters_.size(); }
-  // (PEFT key, shape, offset into parameters()) in a fixed order, for checkpoints and dumps.
-  struct Entry {
-    std::string key;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-    std::vector<int64_t> shape;
-    size_t offset = 0;
-  };
-  std::vector<Entry> entries() const;
+  std::vector<Entry> entries() const;  // in a fixed order, for checkpoints and dumps
 
  private:
   struct Slot {
@@ -66,7 +52,6 @@ class Adapter {
   LoraConfig config_;
   std::string prefix_ = "model.";  // before "layers.N...."; another one where the adapter was made on a vision model's decoder
   std::vector<std::array<Slot, kModules>> slots_;
-  SharedArray parameters_, gradients_;
   bool targets_attention_ = false, targets_ffn_ = false;
   int64_t largest_rank_ = 0;
 };

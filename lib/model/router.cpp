@@ -75,8 +75,7 @@ std::shared_ptr<Router> Router::create(const RouterConfig &config, uint64_t seed
   const auto router = std::make_shared<Router>();
   router->config_ = config;
   const int64_t routers = config.layers * ((config.ffn ? 1 : 0) + (config.attention ? 1 : 0));
-  router->parameters_ = SharedArray(checked_multiply(static_cast<uint64_t>(routers), router_size(config), "router"));
-  router->gradients_ = SharedArray(router->size());
+  router->resize(checked_multiply(static_cast<uint64_t>(routers), router_size(config), "router"));
   const std::span<float> values = router->parameters();
   for (RouterKind kind : kKinds) {
     if (!router->has(kind)) continue;
@@ -138,11 +137,6 @@ const float *Router::bias(int64_t layer, RouterKind kind) const {
 float *Router::weight_gradient(int64_t layer, RouterKind kind) { return gradients().data() + offset(layer, kind); }
 float *Router::bias_gradient(int64_t layer, RouterKind kind) {
   return weight_gradient(layer, kind) + config_.entries() * config_.hidden;
-}
-
-void Router::bring(const std::shared_ptr<Backend> &backend, bool train) {
-  parameters_.bring(backend, false);
-  if (train) gradients_.bring(backend, true);
 }
 
 Router::OpPointers Router::op_pointers(int64_t layer, RouterKind kind, bool train) const {

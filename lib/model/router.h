@@ -5,11 +5,10 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "tensor/shared_array.h"
+#include "model/trained_arrays.h"
 
 namespace moe {
 
@@ -26,7 +25,7 @@ struct RouterConfig {
 const char *gate_form_name(GateForm form);                  // "delta", "renormalised_delta", "weighted", "straight_through"
 GateForm parse_gate_form(const std::string &name);          // Code::invalid lists the four
 
-class Router {
+class Router : public TrainedArrays {
  public:
   // W ~ N(0, 0.02), b = 0. Code::invalid for top_k outside [1, E + 1] and for weighted with k = 1 (constant gate, dead router).
   static std::shared_ptr<Router> create(const RouterConfig &config, uint64_t seed);
@@ -42,31 +41,18 @@ class Router {
   float *weight_gradient(int64_t layer, RouterKind kind);
   float *bias_gradient(int64_t layer, RouterKind kind);
 
-  // For ops: after bring() in a pass, which writes the gradients where the router trains in it, the same in the backend's memory.
-  void bring(const std::shared_ptr<Backend> &backend, bool train);
+  // The same in the backend's memory, for ops: after bring() in a pass.
   struct OpPointers {
     const float *weight, *bias;
     float *weight_gradient, *bias_gradient;  // nullptr where it does not train
   };
   OpPointers op_pointers(int64_t layer, RouterKind kind, bool train) const;
 
-  std::span<float> parameters() { return parameters_.host(); }
-  std::span<const float> parameters() const { return parameters_.host(); }
-  std::span<float> gradients() { return gradients_.host(); }  // zero at first
-  SharedArray &shared_parameters() { return parameters_; }    // for an optimizer, which works in the backend's memory
-  SharedArray &shared_gradients() { return gradients_; }
-  size_t size() const { return parameters_.size(); }
-  struct Entry {
-    std::string key;  // "layers.0.router.weight"
-    std::vector<int64_t> shape;
-    size_t offset = 0;
-  };
   std::vector<Entry> entries() const;
 
  private:
   size_t offset(int64_t layer, RouterKind kind) const;
   RouterConfig config_;
-  SharedArray parameters_, gradients_;
 };
 
 }  // namespace moe

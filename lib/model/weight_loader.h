@@ -1,6 +1,7 @@
 // Reads the weights of a base model: finds each tensor, checks its shape against the config, and reads it into one block of the
-// backend's memory; what a device gets passes piece by piece through memory of the host. Matrices keep their stored type; norms become f32. What a file stores differently is undone here: the +1 of
-// Gemma's norms (Hugging Face) and the row order of q and k in GGUF files of the Llama family.
+// backend's memory; what a device gets passes piece by piece through memory of the host. Matrices keep their stored type; norms
+// become f32. What a file stores differently is undone here: the +1 of Gemma's norms (Hugging Face) and the row order of q and k
+// in GGUF files of the Llama family.
 #pragma once
 #include <map>
 #include <memory>

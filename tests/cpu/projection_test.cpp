@@ -106,9 +106,11 @@ std::vector<Case> cases() {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       all.push_back({tokens, 48, 100, none, dtype});
       all.push_back({tokens, 100, 48, one, dtype, false});
+      all.push_back({tokens, 75, 61, {{7, false, 0}}, dtype});
       all.push_back({tokens, 37, 53, many, dtype});
     }
     all.push_back({tokens, 53, 37, many, DType::f32, true, Store::add});
+    all.push_back({tokens, 53, 37, one, DType::f32, true, Store::add});
   }
   return all;
 }
