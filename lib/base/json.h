@@ -25,6 +25,12 @@ class Json {
   Json(std::string value);
   Json(std::string_view value) : Json(std::string(value)) {}
   static Json array();
+  template <class List>
+  static Json array_of(const List &values) {  // of numbers, texts, ...
+    Json json = array();
+    for (const auto &value : values) json.push(Json(value));
+    return json;
+  }
   static Json object(std::vector<std::pair<std::string, Json>> members = {});  // the keys must differ
 
   // Parses one document; `source` (a file name) opens every error message. Trailing text is an error.

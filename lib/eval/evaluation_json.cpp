@@ -20,20 +20,6 @@ Json difference_json(const Difference &difference) {
   return Json::object({{"value", difference.value}, {"interval", interval_json(difference.interval)}});
 }
 
-Json skipped_json(const SkipReport &skipped) {
-  Json json = Json::object();
-  for (const auto &[reason, rows] : skipped.reasons())
-    json.set(reason, Json::object({{"count", rows.count}, {"first_row", rows.first_row}}));
-  return json;
-}
-
-template <class List>
-Json numbers_json(const List &list) {
-  Json json = Json::array();
-  for (const auto &value : list) json.push(Json(value));
-  return json;
-}
-
 // Rows of `columns` numbers, rounded: they are for looking at.
 template <class Number>
 Json rows_json(const std::vector<Number> &numbers, size_t columns) {
@@ -96,10 +82,10 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
   if (!result.usage.empty()) json.set("usage", usage_json(result));
   if (!result.layer_usage.empty()) json.set("usage_by_layer", rows_json(result.layer_usage, result.entries.size()));
   if (!result.fewshot_dataset.empty())
-    json.set("fewshot", Json::object({{"dataset", result.fewshot_dataset}, {"rows", numbers_json(result.fewshot_rows)}}));
+    json.set("fewshot", Json::object({{"dataset", result.fewshot_dataset}, {"rows", Json::array_of(result.fewshot_rows)}}));
   json.set("tokens", result.tokens);
   json.set("seconds", result.seconds);
-  json.set("skipped", skipped_json(result.skipped));
+  json.set("skipped", result.skipped.to_json());
   return json;
 }
 
@@ -168,8 +154,8 @@ Json trace_json(const EvalResult &result, const RoutingTrace &trace) {
   return Json::object({{"model", result.model_name},
                        {"domain", result.domain},
                        {"id", trace.id},
-                       {"entries", numbers_json(result.entries)},
-                       {"texts", numbers_json(trace.texts)},
+                       {"entries", Json::array_of(result.entries)},
+                       {"texts", Json::array_of(trace.texts)},
                        {"weights", rows_json(trace.weights, result.entries.size())}});
 }
 
@@ -182,14 +168,14 @@ Json item_json(const EvalResult &result, const EvalItem &item) {
                             {"prompt_sha256", item.prompt_sha256},
                             {"reference", item.reference}});
   if (result.evaluation_type == "multiple_choice") {
-    json.set("choice_log_likelihood", numbers_json(item.choice_log_likelihood));
-    json.set("choice_bytes", numbers_json(item.choice_bytes));
+    json.set("choice_log_likelihood", Json::array_of(item.choice_log_likelihood));
+    json.set("choice_bytes", Json::array_of(item.choice_bytes));
     json.set("prediction", item.prediction);
     json.set("prediction_norm", item.prediction_norm);
     json.set("gold", item.gold);
     json.set("correct_norm", item.correct_norm);
     if (result.has_mutual_info) {
-      json.set("choice_log_likelihood_alone", numbers_json(item.choice_log_likelihood_alone));
+      json.set("choice_log_likelihood_alone", Json::array_of(item.choice_log_likelihood_alone));
       json.set("prediction_mutual_info", item.prediction_mutual_info);
       json.set("correct_mutual_info", item.correct_mutual_info);
     }
@@ -258,7 +244,7 @@ std::string evaluation_items(const std::vector<EvalResult> &results) {
                                 {"prompt_sha256", item.prompt_sha256},
                                 {"prompt", item.prompt},
                                 {"completion", item.completion}});
-      if (!item.choices.empty()) json.set("choices", numbers_json(item.choices)).set("gold", item.gold);
+      if (!item.choices.empty()) json.set("choices", Json::array_of(item.choices)).set("gold", item.gold);
       lines += json.set("reference", item.reference).dump() + "\n";
     }
   }

@@ -8,12 +8,6 @@ namespace {
 constexpr const char *kFormat = "libmoe.evaluation_progress";
 
 template <class Number>
-Json list_json(const std::vector<Number> &numbers) {
-  Json list = Json::array();
-  for (const Number number : numbers) list.push(Json(static_cast<double>(number)));
-  return list;
-}
-template <class Number>
 std::vector<Number> numbers_of(const Json &json, const char *key) {
   std::vector<Number> numbers;
   for (const Json &item : json.at(key, kFormat).items()) numbers.push_back(static_cast<Number>(item.number()));
@@ -21,13 +15,13 @@ std::vector<Number> numbers_of(const Json &json, const char *key) {
 }
 
 Json state_json(const EvalItem &item) {
-  return Json::object({{"log_likelihood", list_json(item.choice_log_likelihood)},
-                       {"alone", list_json(item.choice_log_likelihood_alone)},
+  return Json::object({{"log_likelihood", Json::array_of(item.choice_log_likelihood)},
+                       {"alone", Json::array_of(item.choice_log_likelihood_alone)},
                        {"nll", item.nll},
                        {"nll_tokens", item.nll_tokens},
                        {"generated", item.generated},
-                       {"routing", list_json(item.routing)},
-                       {"layers", list_json(item.layer_routing)},
+                       {"routing", Json::array_of(item.routing)},
+                       {"layers", Json::array_of(item.layer_routing)},
                        {"routing_tokens", item.routing_tokens}});
 }
 
