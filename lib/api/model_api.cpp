@@ -12,6 +12,7 @@ ModelOptions model_options(const Options &options) {
   result.device = options.text("device");
   result.threads = static_cast<int>(options.integer("threads"));
   result.bind_threads = options.flag("bind_threads");
+  result.mmap = options.flag("mmap");
   result.base_model_name = options.text("base_model_name");
   result.log = options.log;
   return result;

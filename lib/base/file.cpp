@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,6 +60,20 @@ std::string File::read_all(uint64_t limit) const {
 }
 
 std::string read_file(const std::string &path, uint64_t limit) { return File(path).read_all(limit); }
+
+FileMapping::FileMapping(const File &file) : size_(static_cast<size_t>(file.size_)) {
+  if (size_ == 0) return;
+  void *address = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.descriptor_, 0);
+  if (address == MAP_FAILED) fail_io(file.path_, "map");
+  data_ = static_cast<std::byte *>(address);
+}
+
+FileMapping::~FileMapping() {
+  if (data_) munmap(data_, size_);
+}
+
+FileMapping::FileMapping(FileMapping &&other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
 Buffer::Buffer(size_t bytes) : data_(allocate_aligned(bytes)), size_(bytes) {}
 

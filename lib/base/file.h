@@ -26,12 +26,29 @@ class File {
   std::string read_all(uint64_t limit) const;  // Code::format when larger than limit
 
  private:
+  friend class FileMapping;
+
   std::string path_;
   int descriptor_ = -1;
   uint64_t size_ = 0;
 };
 
 std::string read_file(const std::string &path, uint64_t limit = uint64_t{1} << 30);
+
+// A whole file in the address space, read-only: the system reads a page when it is first touched and may drop it again. Who cuts
+// the file meanwhile ends the process (SIGBUS).
+class FileMapping {
+ public:
+  explicit FileMapping(const File &file);
+  ~FileMapping();
+  FileMapping(FileMapping &&other) noexcept;
+  FileMapping &operator=(FileMapping &&other) = delete;
+  const std::byte *data() const { return data_; }  // nullptr of an empty file
+
+ private:
+  std::byte *data_ = nullptr;
+  size_t size_ = 0;
+};
 
 // Bytes in 64-byte aligned memory (2 MiB pages where the system gives them), for weights.
 class Buffer {

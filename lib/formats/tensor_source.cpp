@@ -54,6 +54,8 @@ void TensorSource::read_range(const TensorInfo &tensor, uint64_t byte_offset, vo
   if (bytes > 0) files_[static_cast<size_t>(tensor.file)].read(tensor.offset + byte_offset, destination, bytes);
 }
 
+std::vector<FileMapping> TensorSource::map() const { return {files_.begin(), files_.end()}; }
+
 std::vector<float> TensorSource::read_floats(const TensorInfo &tensor) const {
   if (tensor.dtype == DType::i32 || tensor.dtype == DType::i64 || tensor.dtype == DType::u8) {
     fail(Code::format, file_path(tensor), ": tensor '", tensor.name, "': expected a floating-point type, found ",

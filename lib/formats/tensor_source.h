@@ -40,6 +40,8 @@ class TensorSource {
   const TensorInfo &at(std::string_view name) const;    // Code::format "<path>: tensor 'x' is missing"
   const std::string &file_path(const TensorInfo &tensor) const;
 
+  std::vector<FileMapping> map() const;  // by TensorInfo::file
+
   // The stored bytes. Code::unsupported when the type cannot be read. Several threads may read at once.
   void read(const TensorInfo &tensor, void *destination) const;
   void read_range(const TensorInfo &tensor, uint64_t byte_offset, void *destination, size_t bytes) const;

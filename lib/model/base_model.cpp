@@ -76,7 +76,7 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
     const Gguf file(path);
     model->config_ = read_config(file);
     const bool interleaved = model->config_.family == "llama";
-    WeightLoader::load(*model, file, WeightNames::gguf(), interleaved, cancel);
+    WeightLoader::load(*model, file, WeightNames::gguf(), interleaved, options.mmap, cancel);
     if (file.find_key("tokenizer.ggml.model"))
       model->tokenizer_ = tokenizer_or_warning(file, path, options.log, model->why_no_tokenizer_);
     if (model->name_.empty()) {
@@ -86,7 +86,7 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
     const std::string config_path = join_path(path, "config.json");
     model->config_ = read_config(read_json(config_path), config_path);
     const Safetensors file(path);
-    WeightLoader::load(*model, file, WeightNames::hugging_face(file, model->config_.sandwich_norms), false, cancel);
+    WeightLoader::load(*model, file, WeightNames::hugging_face(file, model->config_.sandwich_norms), false, options.mmap, cancel);
     if (has_tokenizer(path)) model->tokenizer_ = tokenizer_or_warning(path, path, options.log, model->why_no_tokenizer_);
     if (model->name_.empty()) model->name_ = path;
   } else if (file_exists(path)) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/cancel.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "model/config.h"
@@ -23,6 +24,7 @@ struct ModelOptions {
   std::string compute = "auto";
   int threads = 0;                // 0 = the cores this process may use
   bool bind_threads = false;      // each thread but the caller's stays on one processor
+  bool mmap = false;              // weights stay in the file, mapped, where they need no change (cpu)
   std::string device = "cpu";     // "cpu", "cuda" or "cuda:N"
   std::shared_ptr<Backend> backend;  // computes in place of `device`, where it is given
   std::string base_model_name;    // overrides the name recorded in adapters
@@ -83,7 +85,8 @@ class BaseModel {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<ThreadPool> pool_;
   std::shared_ptr<Backend> backend_;
-  Memory storage_{nullptr, nullptr};  // of all weights
+  Memory storage_{nullptr, nullptr};   // of all weights
+  std::vector<FileMapping> mappings_;  // but of those that stay in the file
   mutable std::mutex pass_mutex_;
   DType activation_type_ = DType::bf16;
   bool int8_ = false;

@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kPieceBytes = uint64_t{4} << 20;  // of one read
 constexpr size_t kHashedBytes = 64 << 10;            // of each end of a tensor, for the fingerprint
 constexpr size_t kAlignment = 64;
+constexpr uint64_t kMappedAlignment = sizeof(float);  // the largest number of a stored type
 
 size_t hashed_bytes(size_t tensor) { return std::min(tensor, kHashedBytes); }
 
@@ -25,7 +26,8 @@ bool is_weight_type(DType type) { return type != DType::i32 && type != DType::i6
 }  // namespace
 
 void WeightLoader::load(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved_query_key,
-                        const Cancel *cancel) {
+                        bool mmap, const Cancel *cancel) {
+  if (mmap && model.backend_->host_memory()) model.mappings_ = file.map();
   WeightLoader(model, file, names, interleaved_query_key).run(cancel);
 }
 
@@ -124,9 +126,18 @@ WeightLoader::Planned WeightLoader::plan_matrix(const std::string &name, std::st
   return {&tensor, std::move(canonical_name), &matrix, 0};
 }
 
+// Where the file is mapped and holds the matrix as it is used; else nullptr.
+const std::byte *WeightLoader::mapped(const Planned &planned) const {
+  const TensorInfo &tensor = *planned.tensor;
+  if (model_.mappings_.empty() || planned.interleaved_heads > 0 || tensor.offset % kMappedAlignment != 0) return nullptr;
+  return model_.mappings_[static_cast<size_t>(tensor.file)].data() + tensor.offset;
+}
+
 uint64_t WeightLoader::bytes_of(const std::vector<Planned> &planned) const {
   uint64_t bytes = 0;
-  for (const Planned &p : planned) bytes = checked_add(bytes, aligned(p.tensor->bytes), file_.path());
+  for (const Planned &p : planned) {
+    if (!mapped(p)) bytes = checked_add(bytes, aligned(p.tensor->bytes), file_.path());
+  }
   return bytes;
 }
 
@@ -160,10 +171,12 @@ const float *WeightLoader::put(const std::vector<float> &values) {
 void WeightLoader::read_matrices(const std::vector<Planned> &planned) {
   std::vector<Piece> pieces;
   for (const Planned &p : planned) {
+    model_.weight_bytes_ += p.tensor->bytes;
+    p.matrix->data = mapped(p);
+    if (p.matrix->data) continue;
     std::byte *to = take(p.tensor->bytes);
     p.matrix->data = to;
     cut(p, to, pieces);
-    model_.weight_bytes_ += p.tensor->bytes;
   }
   std::vector<std::vector<std::byte>> staging(ops_.host_memory() ? 0 : static_cast<size_t>(model_.pool_->threads()));
   model_.pool_->run(static_cast<int64_t>(pieces.size()), [&](int64_t i, int thread) {

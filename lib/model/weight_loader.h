@@ -1,5 +1,6 @@
 // Reads the weights of a base model: finds each tensor, checks its shape against the config, and reads it into one block of the
-// backend's memory; what a device gets passes piece by piece through memory of the host. Matrices keep their stored type; norms
+// backend's memory; what a device gets passes piece by piece through memory of the host. With `mmap` a matrix that is used as it is
+// stored stays in the file. Matrices keep their stored type; norms
 // become f32. What a file stores differently is undone here: the +1 of Gemma's norms (Hugging Face) and the row order of q and k
 // in GGUF files of the Llama family.
 #pragma once
@@ -18,7 +19,7 @@ namespace moe {
 class WeightLoader {
  public:
   // `model.config_`, `model.pool_` and `model.backend_` are set already.
-  static void load(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved_query_key,
+  static void load(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved_query_key, bool mmap,
                    const Cancel *cancel);
 
  private:
@@ -48,6 +49,7 @@ class WeightLoader {
   const TensorInfo &require(const std::string &name, const std::vector<int64_t> &shape);
   Planned plan_matrix(const std::string &name, std::string canonical_name, int64_t rows, int64_t columns, Matrix &matrix);
   std::vector<Planned> plan_layer(int64_t layer);
+  const std::byte *mapped(const Planned &planned) const;
   uint64_t bytes_of(const std::vector<Planned> &planned) const;
   void read_matrices(const std::vector<Planned> &planned);
   void cut(const Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const;
