@@ -33,6 +33,7 @@ constexpr int64_t kKeyBlock = 256;                // keys of one step of the onl
 constexpr int64_t kScoreRows = 8 * kRowGroup;     // stacked rows whose scores exist at a time
 constexpr int64_t kScoreStride = kKeyBlock + 16;  // keeps neighbouring rows off the same cache sets
 constexpr int64_t kFewQueries = 4;
+constexpr int64_t kBlocksOfThread = 4;  // key blocks of few queries that keep all threads busy to the end
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 // The queries of a tile share the packed keys: as many as keep q and out at 96 KiB each.
@@ -229,7 +230,7 @@ void CpuBackend::attention(const AttentionShape &shape, std::span<const Attentio
   const HeadGroup heads(shape);
   const int64_t queries = tile_queries(heads);
 
-  int64_t tasks = number_tasks(task_starts_, sequences, [&](const AttentionSequence &s) {
+  const int64_t tasks = number_tasks(task_starts_, sequences, [&](const AttentionSequence &s) {
     return is_few(s) ? 0 : heads.kv_heads * ((s.queries + queries - 1) / queries);
   });
   if (tasks > 0) reserve_scratch(TileScratch(nullptr, heads).bytes);
@@ -242,24 +243,29 @@ void CpuBackend::attention(const AttentionShape &shape, std::span<const Attentio
     attention_tile(k_, heads, sequence, where, q, out, log_sum_exp, TileScratch(scratch<float>(thread), heads));
   });
 
+  // Part of block b and key/value head g of sequence s: number (starts[s] + b) * kv_heads + g.
+  const int64_t blocks =
+      number_tasks(task_starts_, sequences, [&](const AttentionSequence &s) { return is_few(s) ? key_blocks(heads, s) : 0; });
+  if (blocks == 0) return;
   const int64_t part_floats = round_up(Part::floats(heads), 16);
-  tasks = number_tasks(task_starts_, sequences,
-                       [&](const AttentionSequence &s) { return is_few(s) ? heads.kv_heads * key_blocks(heads, s) : 0; });
-  if (tasks == 0) return;
   reserve_scratch(FewScratch(nullptr, heads).bytes);
-  float *const parts = shared<float>(tasks * part_floats);
-  pool_->run(tasks, [&](int64_t task, int thread) {
-    const auto [s, local] = find_task(task_starts_, task);
+  float *const parts = shared<float>(blocks * heads.kv_heads * part_floats);
+  // Where there are blocks enough for all threads, a task reads whole rows of the cache: all heads of its block.
+  const int64_t together = blocks >= kBlocksOfThread * pool_->threads() ? heads.kv_heads : 1, of_block = heads.kv_heads / together;
+  pool_->run(blocks * of_block, [&](int64_t task, int thread) {
+    const auto [s, block] = find_task(task_starts_, task / of_block);
     const AttentionSequence &sequence = sequences[static_cast<size_t>(s)];
-    attend_few(k_, heads, sequence, local % heads.kv_heads, first_block(heads, sequence) + local / heads.kv_heads, q,
-               FewScratch(scratch<float>(thread), heads), Part(parts + task * part_floats, heads));
+    for (int64_t part = task * together; part < (task + 1) * together; part++) {
+      attend_few(k_, heads, sequence, part % heads.kv_heads, first_block(heads, sequence) + block, q,
+                 FewScratch(scratch<float>(thread), heads), Part(parts + part * part_floats, heads));
+    }
   });
   pool_->run(static_cast<int64_t>(sequences.size()) * heads.kv_heads, [&](int64_t task, int thread) {
     const size_t s = static_cast<size_t>(task / heads.kv_heads);
     if (!is_few(sequences[s])) return;
     const int64_t kv_head = task % heads.kv_heads;
-    join_few(k_, heads, sequences[s], kv_head, parts + (task_starts_[s] + kv_head) * part_floats, heads.kv_heads * part_floats,
-             out, log_sum_exp, scratch<float>(thread));
+    join_few(k_, heads, sequences[s], kv_head, parts + (task_starts_[s] * heads.kv_heads + kv_head) * part_floats,
+             heads.kv_heads * part_floats, out, log_sum_exp, scratch<float>(thread));
   });
 }
 

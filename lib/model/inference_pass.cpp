@@ -46,7 +46,7 @@ class Round {
     layer_.bring_overlay();
     inputs_.bring(ops_, input_memory_);
     for (const Piece &piece : pieces_)
-      if (piece.segment->cache) piece.segment->cache->reserve(piece.before() + piece.tokens);
+      if (piece.segment->cache) piece.segment->cache->make_room(piece.tokens);
   }
 
   void run(const Cancel *cancel) {

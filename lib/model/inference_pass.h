@@ -16,10 +16,11 @@ namespace moe {
 // Keys (after the rotation) and values of one sequence, every layer, in the model's activation type and its backend's memory.
 class KvCache {
  public:
-  KvCache(const BaseModel &model, int64_t capacity);  // positions; grows by doubling when more are appended
+  KvCache(const BaseModel &model, int64_t capacity);  // positions
   int64_t size() const { return size_; }
   void truncate(int64_t size);                        // forgets the positions from `size` on
   void reserve(int64_t capacity);
+  void make_room(int64_t tokens);                     // for so many more, and some that may follow
   void copy_from(const KvCache &other, int64_t positions);  // the first `positions` of another cache of the same model
   Rows keys(int64_t layer) const;                     // [capacity, G * h]
   Rows values(int64_t layer) const;

@@ -1,5 +1,5 @@
-// Memory of a KvCache: per layer the keys, then the values, each [capacity, G * h]. Growing doubles the capacity and moves the
-// positions that are filled.
+// Memory of a KvCache: per layer the keys, then the values, each [capacity, G * h]. Growing moves the positions that are filled,
+// so what is appended leaves half as much room again for what will follow.
 #include <algorithm>
 
 #include "base/checked.h"
@@ -7,6 +7,11 @@
 #include "model/inference_pass.h"
 
 namespace moe {
+namespace {
+
+constexpr int64_t kSmallestRoom = 64;  // positions
+
+}  // namespace
 
 KvCache::KvCache(const BaseModel &model, int64_t capacity)
     : backend_(model.shared_backend()), layers_(model.config().layers), width_(model.config().kv_width()), type_(model.activation_type()) {
@@ -20,15 +25,19 @@ void KvCache::truncate(int64_t size) {
 
 void KvCache::reserve(int64_t capacity) {
   if (capacity <= capacity_) return;
-  const int64_t wanted = std::max(capacity, 2 * capacity_);
   const size_t row = static_cast<size_t>(row_bytes(type_, width_)), parts = static_cast<size_t>(2 * layers_), old_part = part_bytes();
-  const size_t part = checked_multiply(row, static_cast<uint64_t>(wanted), "key/value cache");
+  const size_t part = checked_multiply(row, static_cast<uint64_t>(capacity), "key/value cache");
   Memory grown = backend_->allocate(checked_multiply(part, parts, "key/value cache"));
   for (size_t i = 0; i < parts && size_ > 0; i++) {
     backend_->copy_bytes(grown.get() + i * part, data_.get() + i * old_part, row * static_cast<size_t>(size_));
   }
   data_ = std::move(grown);
-  capacity_ = wanted;
+  capacity_ = capacity;
+}
+
+void KvCache::make_room(int64_t tokens) {
+  const int64_t needed = size_ + tokens;
+  if (needed > capacity_) reserve(needed + needed / 2 + kSmallestRoom);
 }
 
 void KvCache::copy_from(const KvCache &other, int64_t positions) {
@@ -40,7 +49,7 @@ void KvCache::copy_from(const KvCache &other, int64_t positions) {
   }
   if (this == &other) return truncate(positions);
   size_ = 0;  // nothing of the old content has to move
-  reserve(positions);
+  make_room(positions);
   const size_t bytes = static_cast<size_t>(row_bytes(type_, width_) * positions);
   for (int64_t i = 0; i < 2 * layers_; i++) backend_->copy_bytes(part(i).data, other.part(i).data, bytes);
   size_ = positions;

@@ -362,14 +362,13 @@ TEST(Attention, APromptInPiecesIsBitEqualToThePromptAtOnce) {
 }
 
 TEST(Attention, DecodesSequencesOfDifferentLengthsInOneCall) {
-  const Problem p = make_problem(4, 2, 24, 0, {700, 1, 300, 65});
+  const Problem p = make_problem(4, 2, 24, 0, {700, 1, 300, 65, 513, 2, 256});
   Inputs in(p, DType::bf16);
   const Reference expected = in.reference_of(p);
   for (const auto &backend : all_backends(2)) {
-    // the last queries of each: 1, 1, 2 and 30
-    const std::vector<int64_t> counts = {1, 1, 2, 30};
+    const std::vector<int64_t> counts = {1, 1, 2, 30, 1, 2, 3};  // the last queries of each
     std::vector<AttentionSequence> sequences = sequences_of(p, in);
-    RowsData q(34, p.query_width(), DType::f32), out(34, p.query_width(), DType::f32);
+    RowsData q(40, p.query_width(), DType::f32), out(40, p.query_width(), DType::f32);
     Values rows;
     int64_t row = 0, start = 0;
     for (size_t s = 0; s < counts.size(); s++) {

@@ -336,11 +336,16 @@ TEST(KvCache, GrowsWithoutLosingPositions) {
   const auto model = golden_model("models/llama");
   KvCache cache(*model, 3);
   fill(cache, *model, 0, 3);
-  const uint64_t bytes = cache.bytes();
+  const uint64_t position = cache.bytes() / 3;
+  cache.reserve(4);
+  EXPECT_EQ(cache.bytes(), 4 * position);
   fill(cache, *model, 3, 1);
-  EXPECT_EQ(cache.bytes(), 2 * bytes) << "capacity doubles";
-  fill(cache, *model, 4, 13);
-  expect_filled(cache, *model, 17);
+  cache.make_room(16);
+  const uint64_t roomy = cache.bytes();
+  EXPECT_GE(roomy, 30 * position) << "half as much again";
+  fill(cache, *model, 4, 26);
+  EXPECT_EQ(cache.bytes(), roomy);
+  expect_filled(cache, *model, 30);
 }
 
 TEST(KvCache, CopiesAndForgetsPositions) {

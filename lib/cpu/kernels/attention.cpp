@@ -47,10 +47,10 @@ MOE_INLINE void reduce_add_four(const Vec *x, float *out) {
 }
 
 // Keys and values of one head are short pieces of long rows, of which the processor fetches too few by itself.
-constexpr int64_t kRowsAhead = 16;
+constexpr int64_t kRowsAhead = 32;
 template <class X>
 MOE_INLINE void fetch_row(const X *x, int64_t columns) {
-  for (int64_t c = 0; c < columns; c += 64 / static_cast<int64_t>(sizeof(X))) __builtin_prefetch(x + c);
+  for (int64_t c = 0; c < columns; c += 64 / static_cast<int64_t>(sizeof(X))) __builtin_prefetch(x + c, 0, 2);
 }
 
 // out[m][j] = <q_m, x_j> for M queries, four rows x_j at a time; past the end the last row stands in.
