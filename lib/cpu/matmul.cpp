@@ -315,8 +315,10 @@ void CpuBackend::matmul_i8(int64_t tokens, Rows x, std::span<const OneProduct> p
       for (int64_t r = 0; r < rows; r += kInt8Strip) {
         const int64_t count = std::min(kInt8Strip, rows - r);
         k_.expand_i8(w.dtype, data + r * bytes, bytes, count, k, expanded);
+        // behind the last strip the first one of the task that this thread will probably take next
+        const int64_t next = r + count < rows ? r + count : pool_->threads() * kInt8Rows;
         k_.tile_i8(w.dtype, count, std::min(kPanel, tokens - first * kPanel), k, expanded, panels + first * p.panel_bytes,
-                   data + (r + count) * bytes, count * bytes, result + r * kPanel);
+                   data + next * bytes, row + next < w.rows ? count * bytes : 0, result + r * kPanel);
       }
       return put(first);
     }

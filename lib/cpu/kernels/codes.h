@@ -156,9 +156,10 @@ struct Chunk {
       return reinterpret_cast<IntVec>(block_codes<Block>(p, j));
     }
   }
-  MOE_INLINE_MEMBER void store_scales(float *scales, float *minima) const {
+  // negative minima: what is added, without a change of sign for each group of each tile
+  MOE_INLINE_MEMBER void store_scales(float *scales, float *offsets) const {
     store(scales, scale);
-    store(minima, minimum);
+    store(offsets, -minimum);
   }
 };
 
@@ -277,9 +278,9 @@ struct Chunk {
     __builtin_memcpy(&v, code + j * 4 * kWidth, sizeof v);
     return v;
   }
-  MOE_INLINE_MEMBER void store_scales(float *scales, float *minima) const {
+  MOE_INLINE_MEMBER void store_scales(float *scales, float *offsets) const {
     __builtin_memcpy(scales, scale, sizeof scale);
-    __builtin_memcpy(minima, minimum, sizeof minimum);
+    for (int g = 0; g < kGroups; g++) offsets[g] = -minimum[g];
   }
 };
 

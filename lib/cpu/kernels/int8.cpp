@@ -223,7 +223,7 @@ void dot_rows_i8(DType type, const void *row_data, int64_t row_bytes, int64_t ro
 
 // ---- expanded weights times panels of activations -------------------------------------------------------------------
 
-// Weight rows as the tiles read them, in pieces of 512 values along k: for each piece [rows][512 codes, 32 scales, 32 minima], so
+// Weight rows as the tiles read them, in pieces of 512 values along k: for each piece [rows][512 codes, 32 scales, 32 negative minima], so
 // that the distance of neighbouring rows is a constant.
 constexpr int64_t kPieceScales = 32, kPieceRowBytes = kExpandedPiece + 2 * kPieceScales * 4;
 static_assert(kPieceRowBytes == kExpandedPieceRowBytes && kExpandedPiece >= kChunkValues);
@@ -432,8 +432,8 @@ void int8_tile(int64_t all_rows, int64_t k, const uint8_t *w, const uint8_t *pan
 #pragma GCC unroll 12
       for (int r = 0; r < R; r++) {
         const uint8_t *const factor = factors + r * kPieceRowBytes;
-        const Vec s = broadcast(float_at(factor)), m = broadcast(float_at(factor + kPieceScales * 4));
-        for (int v = 0; v < V; v++) total[r][v] = fma(to_float(sum[r][v]), s * d[v], fma(-m, low[v], total[r][v]));
+        const Vec s = broadcast(float_at(factor)), offset = broadcast(float_at(factor + kPieceScales * 4));
+        for (int v = 0; v < V; v++) total[r][v] = fma(to_float(sum[r][v]), s * d[v], fma(offset, low[v], total[r][v]));
       }
     }
   }
