@@ -64,7 +64,7 @@ void print_plan(Console &console, const Json &plan) {
     console.print(format("%-28s %12s\n", purpose.c_str(), bytes_text(bytes.number()).c_str()));
   }
   console.print(format("%-28s %12s\n", "total", bytes_text(plan.at("total_bytes").number()).c_str()));
-  console.print(format("%-28s %12s\n", "checkpointed activations", plan.at("checkpoint_activations").boolean() ? "yes" : "no"));
+  console.print(format("%-28s %5.0f of %3.0f\n", "checkpointed layers", plan.at("checkpointed_layers").number(), plan.at("layers").number()));
   for (const char *key : {"micro_batch_tokens", "sequences", "steps", "tokens", "tokens_per_s"}) {
     if (plan.find(key)) console.print(format("%-28s %12.0f\n", key, plan.at(key).number()));
   }

@@ -34,7 +34,7 @@ void check_batch(const BaseModel &model, const PackedBatch &batch) {
 struct PassMemory {
   std::vector<float *> tables;        // [ropes] rotary tables [T, h]
   std::vector<float *> residual;      // [L + 1] residual streams [T, d]; forward only: two, used in turn
-  std::vector<LayerState> states;     // [L], or one when nothing is kept
+  std::vector<LayerState> states;     // of the layers that are not checkpointed, before them one for all that are
   LayerScratch scratch;
   float *gradient = nullptr;          // dL/d residual stream [T, d]
   // the supervised rows
@@ -48,15 +48,21 @@ struct PassMemory {
 // Token ids and positions of all tokens, row and label of the supervised ones.
 size_t input_words(int64_t tokens, int64_t supervised) { return static_cast<size_t>(2 * tokens + 2 * supervised); }
 
+// The first layers, which use one state in turn.
+int64_t layers_with_one_state(const DecoderConfig &config, const PassRequest &request) {
+  return request.train == Trainable::nothing ? config.layers : std::min(request.checkpointed_layers, config.layers);
+}
+
 PassMemory take_memory(const BaseModel &model, const Overlay &overlay, const DecoderLayer &layer, const PassRequest &request, int64_t tokens,
                        int64_t supervised, Arena &arena) {
   const DecoderConfig &config = model.config();
-  const bool backward = request.train != Trainable::nothing, keep = backward && !request.checkpoint_activations;
+  const bool backward = request.train != Trainable::nothing;
   const size_t stream = static_cast<size_t>(tokens * config.hidden), rows = static_cast<size_t>(supervised * config.hidden);
   PassMemory m;
   for (size_t i = 0; i < config.ropes.size(); i++) m.tables.push_back(arena.take<float>(static_cast<size_t>(tokens * config.head_dimension)));
   for (int64_t i = 0; i < (backward ? config.layers + 1 : 2); i++) m.residual.push_back(arena.take<float>(stream));
-  for (int64_t i = 0; i < (keep ? config.layers : 1); i++) m.states.push_back(layer.take_state(arena, backward));
+  const int64_t once = layers_with_one_state(config, request);
+  for (int64_t i = 0; i < config.layers - once + (once > 0 ? 1 : 0); i++) m.states.push_back(layer.take_state(arena, backward));
   m.scratch = layer.take_scratch(arena, backward);
   const Backend &ops = model.backend();
   m.inputs = arena.take_bytes(HostArrays::bytes(ops, input_words(tokens, supervised)));
@@ -83,7 +89,7 @@ class Pass {
  public:
   Pass(const BaseModel &model, const Overlay &overlay, const PackedBatch &batch, const PassRequest &request, Arena &arena)
       : model_(model), config_(model.config()), overlay_(overlay), batch_(batch), request_(request), ops_(model.backend()),
-        tokens_(batch.size()), layer_(model, overlay, request, tokens_) {
+        tokens_(batch.size()), with_one_state_(layers_with_one_state(config_, request)), layer_(model, overlay, request, tokens_) {
     for (int64_t t = 0; t < tokens_; t++) {
       if (batch.labels[static_cast<size_t>(t)] == kNoLabel) continue;
       supervised_rows_.push_back(static_cast<int32_t>(t));
@@ -125,8 +131,9 @@ class Pass {
     op_labels_ = arrays.at<int32_t>(3);
   }
 
-  bool keeps_states() const { return memory_.states.size() > 1 || config_.layers == 1; }
-  LayerState &state(int64_t layer) { return memory_.states[memory_.states.size() > 1 ? static_cast<size_t>(layer) : 0]; }
+  LayerState &state(int64_t layer) {
+    return memory_.states[static_cast<size_t>(layer < with_one_state_ ? 0 : layer - with_one_state_ + (with_one_state_ > 0 ? 1 : 0))];
+  }
   float *residual(int64_t layer) { return memory_.residual[static_cast<size_t>(layer) % memory_.residual.size()]; }
 
   void point_attention(const LayerState &s) {
@@ -207,7 +214,7 @@ class Pass {
     };
     for (int64_t i = config_.layers - 1; i >= 0; i--) {
       check_cancel(request_.cancel);
-      if (!keeps_states()) run_layer(i);  // the same kernels on the same input: the routing comes out as it was
+      if (i < with_one_state_ - 1) run_layer(i);  // the same kernels on the same input: the routing comes out as it was
       else point_attention(state(i));
       layer_.backward(i, residual(i), state(i), memory_.scratch, losses_of(i, RouterKind::ffn), losses_of(i, RouterKind::attention),
                       memory_.gradient);
@@ -298,7 +305,7 @@ class Pass {
   const PackedBatch &batch_;
   const PassRequest &request_;
   Backend &ops_;
-  int64_t tokens_;
+  int64_t tokens_, with_one_state_;
   DecoderLayer layer_;
   PassMemory memory_;
   std::vector<int32_t> supervised_rows_, labels_;

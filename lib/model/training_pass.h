@@ -66,7 +66,7 @@ struct PassRequest {
   // dropout of adapters (training only): masks are a function of (dropout_seed, dropout_step, layer, module, token, column)
   bool training = false;
   uint64_t dropout_seed = 0, dropout_step = 0;
-  bool checkpoint_activations = false;   // keep only the input of each layer and compute it again on the way back
+  int64_t checkpointed_layers = 0;       // of these, the first ones, only the input is kept; they are computed again on the way back
   Capture *capture = nullptr;
   const Cancel *cancel = nullptr;
 };

@@ -50,8 +50,8 @@ Json MemoryPlan::to_json() const {
   Json purposes = Json::object();
   for (const auto &[purpose, count] : bytes) purposes.set(purpose, count);
   Json json = Json::object();
-  json.set("bytes", std::move(purposes)).set("total_bytes", total()).set("checkpoint_activations", checkpoint_activations);
-  json.set("micro_batch_tokens", micro_batch_tokens);
+  json.set("bytes", std::move(purposes)).set("total_bytes", total()).set("layers", layers);
+  json.set("checkpointed_layers", checkpointed_layers).set("micro_batch_tokens", micro_batch_tokens);
   return json;
 }
 
@@ -62,11 +62,12 @@ MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainab
   MemoryPlan plan;
   plan.micro_batch_tokens = tokens;
   plan.micro_batch_supervised = supervised;
+  plan.layers = model.config().layers;
   uint64_t plain = 0;
-  for (bool checkpoint : {false, true}) {
+  for (int64_t checkpointed = 0; checkpointed <= plan.layers; checkpointed++) {
     PassRequest request;
     request.train = train;
-    request.checkpoint_activations = plan.checkpoint_activations = checkpoint;
+    request.checkpointed_layers = plan.checkpointed_layers = checkpointed;
     plan.bytes = {{"weights", model.weight_bytes()},
                   {"adapters and routers", parameters.held * sizeof(float)},
                   {"gradients", trained},
@@ -74,7 +75,7 @@ MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainab
                   {"activations", training_pass_bytes(model, overlay, request, tokens, supervised)},
                   {"kernel scratch", kernel_scratch(model, supervised)}};
     if (memory_limit == 0 || plan.total() <= memory_limit) return plan;
-    if (!checkpoint) plain = plan.total();
+    if (checkpointed == 0) plain = plan.total();
   }
   fail(Code::no_memory, "memory_limit: ", memory_limit, " bytes are allowed, but a micro-batch of ", tokens, " tokens needs ", plan.total(),
        " with activation checkpointing (", plain, " without); use a smaller batch_size or max_length");

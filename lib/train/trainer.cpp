@@ -130,7 +130,7 @@ std::vector<Trainer::Part> Trainer::parts() const {
 void Trainer::make_arena(int64_t tokens, int64_t supervised) {
   PassRequest request;
   request.train = what_trains();
-  request.checkpoint_activations = plan_.checkpoint_activations;
+  request.checkpointed_layers = plan_.checkpointed_layers;
   const size_t bytes = training_pass_bytes(*model_, overlay(), request, tokens, supervised);
   if (arena_ && arena_->capacity() >= bytes) return;
   arena_.reset();
@@ -173,7 +173,7 @@ StepReport Trainer::run_step(const PackedBatch &batch, const Cancel *cancel) {
   request.force_expert = mixture_ && mixture_->router->config().top_k == 1;
   request.training = true;
   request.dropout_seed = options_.seed;
-  request.checkpoint_activations = plan_.checkpoint_activations;
+  request.checkpointed_layers = plan_.checkpointed_layers;
   request.cancel = cancel;
 
   const std::vector<PackedBatch> micro = micro_batches(batch, options_.batch_size);

@@ -328,14 +328,14 @@ struct JointPass {
   std::vector<float> gradients;
 };
 
-JointPass joint_pass(const BaseModel &model, Place place, const PackedBatch &batch, bool checkpoint_activations) {
+JointPass joint_pass(const BaseModel &model, Place place, const PackedBatch &batch, int64_t checkpointed_layers) {
   Mixture mixture = mixture_on(model, place, GateForm::renormalised_delta, 2);
   PassRequest request;
   request.train = Trainable::joint;
   request.training = true;
   request.losses.balance = 0.1f;
   request.losses.z = 0.01f;
-  request.checkpoint_activations = checkpoint_activations;
+  request.checkpointed_layers = checkpointed_layers;
   JointPass pass{run_pass(model, mixture, batch, request), {}};
   pass.gradients = gradients_of(mixture);
   return pass;
@@ -354,10 +354,12 @@ TEST_P(Invariant, ThreadsAndRecomputedActivationsChangeNoBit) {
   for (const char *compute : {"f32", "bf16"}) {
     for (Place place : kPlaces) {
       SCOPED_TRACE(text(compute, " ", place_name(place)));
-      const JointPass one = joint_pass(*load(compute, 1), place, batch(), false);
+      const JointPass one = joint_pass(*load(compute, 1), place, batch(), 0);
       EXPECT_GT(norm_of(one.gradients), 0);
-      for (int threads : {2, 3}) expect_same(one, joint_pass(*load(compute, threads), place, batch(), false));
-      for (int threads : {1, 2}) expect_same(one, joint_pass(*load(compute, threads), place, batch(), true));
+      for (int threads : {2, 3}) expect_same(one, joint_pass(*load(compute, threads), place, batch(), 0));
+      for (int threads : {1, 2}) {
+        for (int64_t checkpointed : {2, 100}) expect_same(one, joint_pass(*load(compute, threads), place, batch(), checkpointed));
+      }
     }
   }
 }

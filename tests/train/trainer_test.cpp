@@ -130,12 +130,19 @@ TEST(Trainer, TheMemoryLimitIsCheckedBeforeAnythingRuns) {
     options.memory_limit = limit;
     return lora_run(2, 0.1, options).trainer->plan();
   };
-  const uint64_t plain = plan(0).total(), checkpointed = plan(plain - 1).total();
-  EXPECT_FALSE(plan(plain).checkpoint_activations);
-  EXPECT_TRUE(plan(plain - 1).checkpoint_activations);
-  EXPECT_LT(checkpointed, plain);
-  EXPECT_TRUE(plan(checkpointed).checkpoint_activations);
-  EXPECT_FAILS(plan(checkpointed - 1), Code::no_memory, text(checkpointed - 1, " bytes are allowed"));
+  const MemoryPlan plain = plan(0);
+  EXPECT_EQ(plain.checkpointed_layers, 0);
+  EXPECT_EQ(plan(plain.total()).checkpointed_layers, 0);
+  // each further layer that is computed twice saves its state; one alone saves nothing
+  uint64_t total = plain.total();
+  for (int64_t layers = 2; layers <= plain.layers; layers++) {
+    const MemoryPlan tighter = plan(total - 1);
+    EXPECT_EQ(tighter.checkpointed_layers, layers);
+    EXPECT_LT(tighter.total(), total);
+    total = tighter.total();
+    EXPECT_EQ(plan(total).checkpointed_layers, layers);
+  }
+  EXPECT_FAILS(plan(total - 1), Code::no_memory, text(total - 1, " bytes are allowed"));
   EXPECT_FAILS(plan(1000), Code::no_memory, "1000");
 }
 
