@@ -156,6 +156,7 @@ EvalOptions eval_options(const Options &options) {
   if (options.has("max_new_tokens")) result.max_new_tokens = options.integer("max_new_tokens");
   result.num_fewshot = options.integer("num_fewshot");
   result.log_samples = options.flag("log_samples");
+  result.allow_code_execution = options.flag("allow_code_execution");
   result.seed = static_cast<uint64_t>(options.integer("seed"));
   result.check();
   return result;
@@ -230,7 +231,8 @@ ReportInput report_input(const Json &evaluation, const std::vector<EvalResult> &
 std::string journal_key(const Json &about, const Options &options, const std::vector<EvalModel> &models) {
   Json key = Json::array();
   for (const char *part : {"library_version", "weights_fingerprint", "compute", "inputs"}) key.push(about.at(part, "run"));
-  for (const char *option : {"schema", "template", "limit", "num_fewshot", "fewshot_data", "scoring", "max_length", "max_new_tokens"})
+  for (const char *option : {"schema", "template", "limit", "num_fewshot", "fewshot_data", "scoring", "max_length", "max_new_tokens",
+                             "allow_code_execution"})
     key.push(options.as_text(option));
   for (const EvalModel &model : models) key.push(model.type + "=" + model.name);
   const std::string all = key.dump();

@@ -177,6 +177,8 @@ constexpr OptionRow kRows[] = {
     {"fewshot_data", "fewshot_file", kString, true, "", 0, 0, "",
      "where those rows come from, as tasks; default the first rows of each task, which are then not scored", "run pipeline"},
     {"scoring", "", kChoice, false, "likelihood", 0, 0, "likelihood|generation|both", "how answers are scored", "run pipeline"},
+    {"allow_code_execution", "", kBool, false, "false", 0, 0, "",
+     "scoring generation: run generated programs with the tests of their rows, in a limited child process", "run pipeline"},
     {"log_samples", "", kBool, false, "false", 0, 0, "", "also write every item", "run pipeline"},
     {"results", "results_path", kString, false, "", 0, 0, "", "evaluation_results.json or its folder", "report"},
     {"training", "training_dirs", kString, true, "", 0, 0, "",

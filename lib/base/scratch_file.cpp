@@ -10,10 +10,16 @@
 #include "base/system_call.h"
 
 namespace moe {
+namespace {
 
-ScratchFile::ScratchFile() {
+std::string temporary_folder() {
   const char *folder = getenv("TMPDIR");
-  folder_ = folder && *folder ? folder : "/tmp";
+  return folder && *folder ? folder : "/tmp";
+}
+
+}  // namespace
+
+ScratchFile::ScratchFile() : folder_(temporary_folder()) {
   std::string name = join_path(folder_, "libmoe-XXXXXX");
   descriptor_ = mkostemp(name.data(), O_CLOEXEC);
   if (descriptor_ < 0) fail_io(folder_, "make a temporary file in this folder (TMPDIR)");
@@ -41,6 +47,17 @@ void ScratchFile::read(uint64_t offset, void *to, size_t count) const {
     next += got;
     offset += static_cast<uint64_t>(got);
     count -= static_cast<size_t>(got);
+  }
+}
+
+ScratchFolder::ScratchFolder() : path_(join_path(temporary_folder(), "libmoe-XXXXXX")) {
+  if (!mkdtemp(path_.data())) fail_io(temporary_folder(), "make a temporary folder in this folder (TMPDIR)");
+}
+
+ScratchFolder::~ScratchFolder() {
+  try {
+    remove_tree(path_);
+  } catch (const Error &) {  // somebody else changed it
   }
 }
 

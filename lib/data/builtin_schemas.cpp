@@ -103,10 +103,11 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "name": "humaneval",
   "description": "HumanEval: a function head with its docstring, and its body.",
   "kind": "completion",
-  "fields": {"prompt": "prompt", "completion": "canonical_solution", "id": "task_id"},
+  "fields": {"prompt": "prompt", "completion": "canonical_solution", "tests": "test", "function": "entry_point", "id": "task_id"},
   "prompt": "{prompt}",
   "completion": "{completion}",
-  "metrics": ["loss"]
+  "program": "{prompt}{generated}\n{tests}\ncheck({function})\n",
+  "metrics": ["code_tests", "loss"]
 }
 )json"},
       {"instruction", R"json({
@@ -170,11 +171,12 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "name": "mbpp",
   "description": "MBPP, whole or sanitized: a task in words, its Python code.",
   "kind": "completion",
-  "fields": {"text": ["text", "prompt"], "completion": "code", "id": "task_id"},
+  "fields": {"text": ["text", "prompt"], "completion": "code", "tests": "test_list", "setup": ["test_setup_code", "test_imports"], "id": "task_id"},
   "detect": {"field": "task_id"},
   "prompt": "{text}\n",
   "completion": "{completion}",
-  "metrics": ["exact_match", "loss"]
+  "program": "{setup}\n{generated}\n{tests}\n",
+  "metrics": ["exact_match", "code_tests", "loss"]
 }
 )json"},
       {"medmcqa_from_0", R"json({

@@ -59,11 +59,27 @@ bool read_choices(const Schema &schema, const RowView &row, Example &example, st
   return read_prompt(schema, row, {{"options", listing}}, example.prompt, reason);
 }
 
+// Fields that the row does not have, or empty ones, are nothing; without tests there is no program.
+void read_program(const Schema &schema, const RowView &row, CodeProgram &program) {
+  Values values;
+  for (const auto &piece : schema.program.pieces) {
+    std::string value, reason;
+    if (!piece.role || piece.text == "generated") continue;
+    if (row.text(piece.text, value, reason)) values.emplace_back(piece.text, std::move(value));
+    else if (piece.text == "tests") return;
+  }
+  const auto generated = [](const Template::Piece &piece) { return piece.role && piece.text == "generated"; };
+  const auto &pieces = schema.program.pieces;
+  const auto place = std::find_if(pieces.begin(), pieces.end(), generated);
+  program = {fill({{pieces.begin(), place}}, values), fill({{place, pieces.end()}}, values)};
+}
+
 bool read_completion(const Schema &schema, const RowView &row, Example &example, std::string &reason) {
   Values values;
   if (!read_prompt(schema, row, {}, example.prompt, reason) || !read_roles(row, schema.completion, values, reason)) return false;
   example.completion = fill(schema.completion, values);
   example.reference = example.completion;
+  if (!schema.program.pieces.empty()) read_program(schema, row, example.program);
   if (schema.reference_after.empty()) return true;
   const size_t mark = example.completion.rfind(schema.reference_after);
   if (mark == std::string::npos) return reason = "the answer has no '" + schema.reference_after + "'", false;

@@ -17,6 +17,11 @@ struct Choice {
   std::string continuation;  // what is scored after the prompt, for example ' ' + text
 };
 
+// What tests a generated answer: it stands between the two. The tests are not empty, or else both are.
+struct CodeProgram {
+  std::string before, after;
+};
+
 struct Example {
   SchemaKind kind = SchemaKind::completion;
   std::string prompt;                 // "" for kind text and messages
@@ -24,6 +29,7 @@ struct Example {
   std::vector<Choice> choices;        // multiple choice
   int32_t gold = -1;                  // index of the right choice
   std::string reference;              // the answer to compare a generated one with
+  CodeProgram program;                // where the schema has one
   std::vector<ChatMessage> messages;  // kind messages
   int64_t row = 0;                    // from 1, in its file
 };

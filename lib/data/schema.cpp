@@ -17,11 +17,12 @@ constexpr std::array kAnswerForms{std::pair{"index_from_0", AnswerForm::index_fr
                                   std::pair{"index_from_1", AnswerForm::index_from_1}, std::pair{"letter", AnswerForm::letter},
                                   std::pair{"text", AnswerForm::text}};
 constexpr std::array kPlainTexts{std::pair{"document", PlainText::document}, std::pair{"paragraphs", PlainText::paragraphs}};
-constexpr std::array kMetrics{"multiple_choice", "mutual_information", "macro_f1", "exact_match", "f1", "perplexity", "loss"};
+constexpr std::array kMetrics{"multiple_choice", "mutual_information", "macro_f1", "exact_match", "code_tests", "f1", "perplexity",
+                              "loss"};
 constexpr std::array kKeys{"format",        "format_version", "name",   "group",      "description",
                            "kind",          "fields",         "answer", "each",       "strip_labels",
                            "split_options", "prompt",         "option", "completion", "reference_after",
-                           "metrics",       "detect",         "choices", "plain_text"};
+                           "metrics",       "detect",         "choices", "plain_text", "program"};
 
 template <class Table>
 auto one_of(const Table &table, const std::string &word, std::string_view source, std::string_view key) {
@@ -70,6 +71,19 @@ void check_template(const Schema &schema, const Template &used, std::string_view
     if (piece.role && !has_role(schema, piece.text))
       fail(Code::format, source, ": key '", key, "' uses {", piece.text, "}, which is not among the fields");
   }
+}
+
+// The roles of a program are fields and once the answer.
+void check_program(const Schema &schema, std::string_view source) {
+  const bool wanted = std::find(schema.metrics.begin(), schema.metrics.end(), "code_tests") != schema.metrics.end();
+  if (schema.program.pieces.empty() && !wanted) return;
+  if (schema.kind != SchemaKind::completion) fail(Code::format, source, ": code_tests and key 'program' belong to kind completion");
+  Template fields;
+  for (const auto &piece : schema.program.pieces)
+    if (!piece.role || piece.text != "generated") fields.pieces.push_back(piece);
+  if (fields.pieces.size() + 1 != schema.program.pieces.size() || !fields.uses("tests"))
+    fail(Code::format, source, ": key 'program' must use {generated} once, and {tests}");
+  check_template(schema, fields, "program", source);
 }
 
 void check_roles(const Schema &schema, std::string_view source) {
@@ -235,6 +249,7 @@ Schema parse_schema(const Json &json, std::string_view source) {
   schema.reference_after = json.string_or("reference_after", "", source);
   schema.option = Template::parse(json.string_or("option", "", source), source);
   schema.completion = Template::parse(json.string_or("completion", "", source), source);
+  schema.program = Template::parse(json.string_or("program", "", source), source);
   const Json &fields = json.at("fields", source);
   if (!fields.is_object()) fail(Code::format, source, ": key 'fields' must be an object of roles");
   read_fields(schema, fields, source);
@@ -252,8 +267,9 @@ Schema parse_schema(const Json &json, std::string_view source) {
   for (const std::string &metric : schema.metrics)
     if (std::find(kMetrics.begin(), kMetrics.end(), metric) == kMetrics.end())
       fail(Code::format, source, ": unknown metric '", metric,
-           "', expected multiple_choice, mutual_information, macro_f1, exact_match, f1, perplexity or loss");
+           "', expected multiple_choice, mutual_information, macro_f1, exact_match, code_tests, f1, perplexity or loss");
   check_roles(schema, source);
+  check_program(schema, source);
   return schema;
 }
 

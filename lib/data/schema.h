@@ -49,8 +49,10 @@ struct Schema {
   std::vector<Template> prompt;               // the first whose roles are all present is used
   Template option;                            // one line of {options}: {letter}, {option}
   Template completion;                        // multiple choice: {choice}, {letter}; otherwise roles
+  Template program;                           // code: what is run to test an answer, with {generated} in the place of the answer
   std::string reference_after;                // the reference answer is what follows this mark in the completion
-  std::vector<std::string> metrics;           // multiple_choice, mutual_information, macro_f1, exact_match, f1, perplexity, loss
+  std::vector<std::string> metrics;           // multiple_choice, mutual_information, macro_f1, exact_match, code_tests, f1, perplexity,
+                                              // loss
   bool by_name_only = false;                  // never recognised from rows
   std::string detect_field, detect_contains;  // a further field for recognising rows, and text it must contain
   std::vector<std::string> detect_one_of;     // or texts of which it must be one

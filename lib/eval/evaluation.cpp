@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "base/sha256.h"
@@ -71,14 +72,19 @@ class ModelRun {
  public:
   // `label`: of the weights, in the journal.
   ModelRun(const BaseModel &model, const HeldOut &task, const EvalOptions &options, Weights weights, std::string label,
-           EvalJournal *journal, std::function<bool(int64_t, int64_t)> progress, const Cancel *cancel)
+           EvalJournal *journal, const CodeRunner *code_runner, std::function<bool(int64_t, int64_t)> progress,
+           const Cancel *cancel)
       : model_(model), task_(task), options_(options), weights_(std::move(weights)), label_(std::move(label)), journal_(journal),
-        progress_(std::move(progress)), cancel_(cancel), scorer_(model, weights_.overlay(), cancel), total_(count_work()) {}
+        code_runner_(code_runner), progress_(std::move(progress)), cancel_(cancel),
+        scorer_(model, weights_.overlay(), cancel), total_(count_work()) {}
 
   std::vector<EvalResult> run() {
     std::vector<EvalResult> results;
     if (task_.multiple_choice) results.push_back(timed("multiple_choice", [&](EvalResult &result) { score_choices(result); }));
-    if (task_.exact_match) results.push_back(timed("exact_match", [&](EvalResult &result) { score_answers(result); }));
+    if (task_.generates()) {
+      const char *type = task_.code_tests ? "code_tests" : "exact_match";
+      results.push_back(timed(type, [&](EvalResult &result) { score_answers(result); }));
+    }
     if (!task_.losses) return results;
     const EvalResult *choices = task_.multiple_choice ? &results.front() : nullptr;
     EvalResult losses = timed("loss", [&](EvalResult &result) { score_losses(choices, result); });
@@ -92,7 +98,7 @@ class ModelRun {
   int64_t count_work() const {
     int64_t work = 0;
     for (const HeldOutItem &item : task_.items) {
-      work += task_.multiple_choice + task_.exact_match + (task_.losses && !item.loss_in_question);
+      work += task_.multiple_choice + task_.generates() + (task_.losses && !item.loss_in_question);
     }
     return work;
   }
@@ -302,6 +308,13 @@ class ModelRun {
       item.correct = item.correct_norm = item.prediction == item.gold;
       return;
     }
+    if (task_.code_tests) {
+      item.code = code_runner_->run(example.program, item.generated, cancel_);
+      item.correct = item.code.outcome == CodeOutcome::passed;
+      item.parsed = code_of_answer(item.generated);
+      item.correct_norm = trimmed_answer(item.parsed) == trimmed_answer(item.reference);
+      return;
+    }
     if (task_.mark.empty()) {
       item.parsed = trimmed_answer(item.generated);
       item.correct = item.correct_norm = item.parsed == trimmed_answer(item.reference);
@@ -344,6 +357,8 @@ class ModelRun {
       result.has_macro_f1 = task_.macro_f1;
       result.macro_f1 = macro_f1(classified);
     }
+    if (result.evaluation_type == "code_tests")
+      for (const EvalItem &item : result.items) result.code_outcomes[static_cast<size_t>(item.code.outcome)]++;
     if (result.evaluation_type == "exact_match" && task_.token_f1) summarize_f1(result);
     if (result.has_mutual_info) {
       const Interval interval = wilson(correct_mutual_info, samples);
@@ -439,6 +454,7 @@ class ModelRun {
   Weights weights_;
   std::string label_;
   EvalJournal *journal_;
+  const CodeRunner *code_runner_;  // with code tests
   std::function<bool(int64_t, int64_t)> progress_;
   const Cancel *cancel_;
   Scorer scorer_;
@@ -454,6 +470,8 @@ void EvalOptions::check() const {
   if (max_length < 2) fail(Code::invalid, "max_length is ", max_length, ", expected at least 2");
   if (max_new_tokens < 1) fail(Code::invalid, "max_new_tokens is ", max_new_tokens, ", expected at least 1");
   if (num_fewshot < 0) fail(Code::invalid, "num_fewshot is ", num_fewshot, ", expected 0 or more");
+  if (allow_code_execution && scoring == "likelihood")
+    fail(Code::invalid, "allow_code_execution: scoring is 'likelihood', expected generation or both");
 }
 
 std::shared_ptr<Mixture> uniform_mixture(const Mixture &mixture) {
@@ -476,6 +494,8 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
   options.check();
   check_models(models);
   check_tasks(tasks);
+  std::optional<CodeRunner> code_runner;
+  if (options.allow_code_execution) code_runner.emplace(ProcessLimits(), cancel);
   std::vector<EvalResult> all;
   for (const EvalTask &task : tasks) {
     const HeldOut held_out = read_held_out(model, task, options);
@@ -487,7 +507,7 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
         const auto report = [&](int64_t done, int64_t total) {
           return !progress || progress(column.name, task.domain, done, total);
         };
-        ModelRun run(model, held_out, options, weights, column.name, journal, report, cancel);
+        ModelRun run(model, held_out, options, weights, column.name, journal, code_runner ? &*code_runner : nullptr, report, cancel);
         known = computed.insert(computed.end(), {weights, run.run()});
         if (column.type == "moe" && weights.mixture && options.traces > 0) {
           std::vector<RoutingTrace> &traces = known->second.front().traces;

@@ -9,6 +9,7 @@
 #include "base/cancel.h"
 #include "base/json.h"
 #include "data/example.h"
+#include "eval/code_execution.h"
 #include "eval/statistics.h"
 #include "model/mixture.h"
 
@@ -39,6 +40,7 @@ struct EvalOptions {
   bool log_samples = false;
   int64_t traces = 3;  // items of each domain whose tokens' routing is kept
   uint64_t seed = 0;   // of the bootstrap
+  bool allow_code_execution = false;  // generated programs are run with the tests of their rows
   void check() const;  // Code::invalid names the option and its bounds
 };
 
@@ -55,10 +57,12 @@ struct EvalItem {
   int32_t prediction = -1, prediction_norm = -1, prediction_mutual_info = -1, gold = -1;
   std::string generated, parsed, reference;
   bool correct = false;
-  bool correct_norm = false;  // multiple choice: by log-likelihood per byte; exact match: by the last number
+  // Multiple choice: by log-likelihood per byte; exact match: by the last number; code tests: equal to the reference as text.
+  bool correct_norm = false;
   bool correct_mutual_info = false;
   bool unparsed = false;
-  double f1 = 0;   // of the words of a generated answer
+  double f1 = 0;     // of the words of a generated answer
+  CodeResult code;   // code tests
   double nll = 0;  // of the completion
   int64_t nll_tokens = 0;
   std::vector<float> routing;        // [E + 1] mean over the item's tokens and layers
@@ -74,7 +78,7 @@ struct RoutingTrace {
 };
 
 struct EvalResult {
-  std::string domain, evaluation_type;  // "multiple_choice", "exact_match", "loss"
+  std::string domain, evaluation_type;  // "multiple_choice", "exact_match", "code_tests", "loss"
   std::string model_name, model_type, model_path, dataset, template_name;
   int64_t total_samples = 0, correct = 0, correct_norm = 0, unparsed = 0;
   int64_t tokens = 0;                                        // computed
@@ -86,6 +90,7 @@ struct EvalResult {
   double macro_f1 = 0;                        // of accuracy's predictions
   double f1 = 0, f1_low = 0, f1_high = 0;     // mean over items; bootstrap
   Calibration calibration;                    // of accuracy; multiple choice only
+  std::array<int64_t, kCodeOutcomes.size()> code_outcomes{};  // items by outcome; code tests only
   bool has_loss = false;                      // with several types for one domain and model the first one has it
   int64_t loss_tokens = 0;
   double mean_loss = 0, perplexity = 0, loss_low = 0, loss_high = 0;  // token-weighted; bootstrap over samples

@@ -46,6 +46,12 @@ Json calibration_json(const Calibration &calibration) {
   return Json::object({{"expected_error", calibration.error}, {"bins", std::move(bins)}});
 }
 
+Json outcomes_json(const EvalResult &result) {
+  Json json = Json::object();
+  for (size_t i = 0; i < kCodeOutcomes.size(); i++) json.set(kCodeOutcomes[i], result.code_outcomes[i]);
+  return json;
+}
+
 Json result_json(const EvalResult &result, const EvalOptions &options) {
   Json json = Json::object({{"domain", result.domain},
                             {"model", result.model_name},
@@ -61,7 +67,8 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
     json.set("correct_predictions", result.correct);
     json.set("accuracy", result.accuracy);
     json.set("accuracy_interval", interval_json({result.accuracy_low, result.accuracy_high}));
-    const std::string norm = result.evaluation_type == "exact_match" ? "accuracy_flexible" : "acc_norm";
+    const bool code = result.evaluation_type == "code_tests";
+    const std::string norm = code ? "exact_match" : result.evaluation_type == "exact_match" ? "accuracy_flexible" : "acc_norm";
     json.set(norm, result.acc_norm);
     json.set(norm + "_interval", interval_json({result.acc_norm_low, result.acc_norm_high}));
     if (result.has_mutual_info) {
@@ -70,7 +77,8 @@ Json result_json(const EvalResult &result, const EvalOptions &options) {
     }
     if (result.has_macro_f1) json.set("macro_f1", result.macro_f1);
     if (result.has_f1) json.set("f1", result.f1).set("f1_interval", interval_json({result.f1_low, result.f1_high}));
-    json.set("unparsed", result.unparsed);
+    if (code) json.set("outcomes", outcomes_json(result));
+    else json.set("unparsed", result.unparsed);
   }
   if (result.evaluation_type == "multiple_choice") json.set("calibration", calibration_json(result.calibration));
   if (result.has_loss) {
@@ -134,6 +142,7 @@ Json options_json(const EvalOptions &options) {
                        {"max_new_tokens", options.max_new_tokens},
                        {"num_fewshot", options.num_fewshot},
                        {"losses", options.losses},
+                       {"allow_code_execution", options.allow_code_execution},
                        {"seed", options.seed}});
 }
 
@@ -186,6 +195,11 @@ Json item_json(const EvalResult &result, const EvalItem &item) {
     json.set("unparsed", item.unparsed);
     json.set("correct_flexible", item.correct_norm);
     if (result.has_f1) json.set("f1", item.f1);
+  }
+  if (result.evaluation_type == "code_tests") {
+    json.set("generated", item.generated);
+    json.set("outcome", kCodeOutcomes[static_cast<size_t>(item.code.outcome)]);
+    if (!item.code.detail.empty()) json.set("detail", item.code.detail);
   }
   if (result.evaluation_type != "loss") json.set("correct", item.correct);
   if (result.has_loss) {

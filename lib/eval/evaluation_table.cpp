@@ -86,7 +86,21 @@ constexpr AccuracyTable kAccuracyTables[] = {
      &EvalResult::acc_mutual_info_low, &EvalResult::acc_mutual_info_high, &ModelMean::acc_mutual_info},
     {"Exact match", "exact_match", &EvalResult::accuracy, &EvalResult::accuracy_low, &EvalResult::accuracy_high,
      &ModelMean::accuracy},
+    {"Code that passes its tests (pass@1)", "code_tests", &EvalResult::accuracy, &EvalResult::accuracy_low,
+     &EvalResult::accuracy_high, &ModelMean::accuracy},
 };
+
+// What became of the programs.
+std::string outcomes_table(const std::vector<EvalResult> &results) {
+  Table table{{"domain", "model"}};
+  table[0].insert(table[0].end(), kCodeOutcomes.begin(), kCodeOutcomes.end());
+  for (const EvalResult &result : results) {
+    if (result.evaluation_type != "code_tests") continue;
+    std::vector<std::string> &row = table.emplace_back(std::vector{result.domain, result.model_name});
+    for (const int64_t count : result.code_outcomes) row.push_back(std::to_string(count));
+  }
+  return table.size() == 1 ? "" : "Programs by outcome\n" + lay_out(table) + "\n";
+}
 
 std::string usage_table(const std::vector<EvalResult> &results, const MixtureSummary &mixture) {
   Table table;
@@ -151,6 +165,7 @@ std::string evaluation_table(const std::vector<EvalResult> &results, const EvalO
     };
     out += matrix(std::string(table.title) + ", % [95 % interval]", results, table.type, accuracy, mean_accuracy);
   }
+  out += outcomes_table(results);
   for (const MixtureSummary &mixture : summarize_mixtures(results, options.seed))
     out += usage_table(results, mixture) + versus_table(mixture);
   return out;

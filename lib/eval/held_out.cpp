@@ -18,13 +18,14 @@ void choose_measures(const Schema &schema, const EvalOptions &options, HeldOut &
   const bool choices = schema.kind == SchemaKind::multiple_choice;
   result.multiple_choice = likelihood && choices;
   result.mutual_information = result.multiple_choice && has_metric(schema, "mutual_information");
-  result.exact_match = generation && (choices || (schema.kind == SchemaKind::completion && has_metric(schema, "exact_match")));
+  result.code_tests = generation && options.allow_code_execution && has_metric(schema, "code_tests");
+  result.exact_match = generation && !result.code_tests && (choices || (schema.kind == SchemaKind::completion && has_metric(schema, "exact_match")));
   result.macro_f1 = result.multiple_choice && has_metric(schema, "macro_f1");
   result.token_f1 = result.exact_match && !choices && result.mark.empty() && has_metric(schema, "f1");
   result.losses = options.losses;
-  if (!result.multiple_choice && !result.exact_match && !result.losses) {
+  if (!result.multiple_choice && !result.generates() && !result.losses) {
     fail(Code::invalid, result.task.path, ": schema '", schema.name, "' has no measure for scoring '", options.scoring,
-         "' without losses");
+         "' without losses", has_metric(schema, "code_tests") ? " and allow_code_execution" : "");
   }
 }
 
@@ -57,7 +58,8 @@ bool prepare(const Tokenizer &tokenizer, const ExampleTokenizer &examples, const
     item.loss_in_question = true;
     item.sequences.clear();
   }
-  if (!task.exact_match) return true;
+  if (!task.generates()) return true;
+  if (task.code_tests && item.example.program.after.empty()) return reason = "no tests", false;
   item.prompt_tokens = tokenize_prompt(tokenizer, item.prompt);
   if (item.prompt_tokens.empty()) return reason = "an empty prompt", false;
   if (static_cast<int64_t>(item.prompt_tokens.size()) > options.max_length)

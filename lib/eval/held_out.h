@@ -26,9 +26,11 @@ struct HeldOut {
   EvalTask task;
   std::string dataset, schema, mark;                                  // mark: what stands before the reference answer, or ""
   bool multiple_choice = false, exact_match = false, losses = false;  // measures that are made
+  bool code_tests = false;                                            // in the place of exact_match
   bool mutual_information = false;                                    // with multiple_choice
   bool macro_f1 = false;                                              // with multiple_choice
   bool token_f1 = false;                                              // with exact_match, of the whole text
+  bool generates() const { return exact_match || code_tests; }
   std::string fewshot_dataset;  // where the examples in front come from, "" = there are none
   std::vector<int64_t> fewshot_rows;
   std::vector<int32_t> front;  // of the examples: computed once for all questions

@@ -39,12 +39,19 @@ std::string choices_html(const Json &item, const std::vector<const Json *> &samp
   return table.html();
 }
 
+// What was compared; of a program that was run, what became of it.
+std::string read_as(const Json &sample) {
+  const std::string outcome = string_of(sample, "outcome"), detail = string_of(sample, "detail");
+  if (outcome.empty()) return string_of(sample, "parsed");
+  return detail.empty() ? outcome : outcome + ": " + detail;
+}
+
 std::string answers_html(const std::vector<const Json *> &samples) {
   HtmlTable table("", {"Model", "Generated", "Read as", ""});
   for (const Json *sample : samples) {
     if (!sample->find("generated")) continue;
     table.row(string_of(*sample, "model"), {{escape_html(string_of(*sample, "generated")), "generated"},
-                                            text_cell(string_of(*sample, "parsed")),
+                                            text_cell(read_as(*sample)),
                                             {flag_of(*sample, "correct") ? "✓" : ""}});
   }
   return table.html();

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "eval/chart.h"
+#include "eval/code_execution.h"
 #include "eval/report_sections.h"
 
 namespace moe {
@@ -30,6 +31,8 @@ constexpr MeasureTable kMeasures[] = {
      "The last number of the generated text equals the reference, %.", true, nullptr},
     {"F1 of the words", "exact_match", "f1", "f1_interval", "", "Mean overlap of the words of answer and reference, %.", true,
      nullptr},
+    {"Code that passes its tests", "code_tests", "accuracy", "accuracy_interval", "accuracy",
+     "pass@1: one generated program for each item, run with the tests of its row, %.", true, "accuracy_difference"},
     {"Held-out loss", "", "mean_loss", "loss_interval", "mean_loss", "Nats per token of the right completion; smaller is better.",
      false, "loss_difference"},
 };
@@ -159,6 +162,22 @@ void add_pair(HtmlTable &table, const Json &pair, const Overview &overview) {
              {difference_html(pair.find("loss_difference"), reversed, 1, 3)}});
 }
 
+std::string outcomes_html(const Json &evaluation) {
+  std::vector<std::string> columns{"Domain", "Model"};
+  columns.insert(columns.end(), kCodeOutcomes.begin(), kCodeOutcomes.end());
+  HtmlTable table("Generated programs by what became of them; failed: an assertion of the tests.", columns);
+  bool any = false;
+  for (const Json &result : list_of(evaluation, "results")) {
+    const Json *outcomes = result.find("outcomes");
+    if (!outcomes || !outcomes->is_object()) continue;
+    std::vector<Cell> cells{{escape_html(string_of(result, "model")), ""}};
+    for (const char *outcome : kCodeOutcomes) cells.push_back({fixed_html(number_of(*outcomes, outcome), 0)});
+    table.row(string_of(result, "domain"), cells);
+    any = true;
+  }
+  return any ? "<h3>Programs by outcome</h3>\n" + table.html() : "";
+}
+
 }  // namespace
 
 std::string difference_html(const Json *difference, bool reversed, double unit, int digits) {
@@ -173,7 +192,7 @@ std::string results_section(const Json &evaluation) {
   const Overview overview = overview_of(evaluation);
   std::string out;
   for (const MeasureTable &measure : kMeasures) out += matrix_html(evaluation, overview, measure);
-  return out;
+  return out + outcomes_html(evaluation);
 }
 
 std::string comparisons_section(const Json &evaluation) {

@@ -205,5 +205,21 @@ TEST(Example, SkippedRowsAreCountedByReasonWithTheirFirstRow) {
   EXPECT_EQ(report.summary(), "1 skipped: absent (first in row 5); 3 skipped: empty (first in row 2)");
 }
 
+TEST(Example, ProgramsStandAroundTheAnswer) {
+  const auto program = [](const char *schema, const std::string &row) { return examples_of(schema, row).examples.at(0).program; };
+  const std::string head = R"({"text": "Add.", "code": "x = 1", "task_id": 3, )";
+  const CodeProgram whole = program("mbpp", head + R"("test_setup_code": "import re", "test_list": ["assert x", "assert 1"]})");
+  EXPECT_EQ(whole.before, "import re\n");
+  EXPECT_EQ(whole.after, "\nassert x\nassert 1\n");
+  const CodeProgram bare = program("mbpp", head + R"("test_setup_code": "", "test_list": ["assert x"]})");
+  EXPECT_EQ(bare.before, "\n");
+  const CodeProgram none = program("mbpp", head + R"("test_list": []})");
+  EXPECT_EQ(none.before + none.after, "");
+  const CodeProgram human = program("humaneval", R"({"prompt": "def f(x):\n", "canonical_solution": "  return x\n", "task_id": "HumanEval/0",
+    "test": "def check(c):\n  assert c(1) == 1\n", "entry_point": "f"})");
+  EXPECT_EQ(human.before, "def f(x):\n");
+  EXPECT_EQ(human.after, "\ndef check(c):\n  assert c(1) == 1\n\ncheck(f)\n");
+}
+
 }  // namespace
 }  // namespace moe

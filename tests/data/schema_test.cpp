@@ -79,6 +79,14 @@ TEST(Schema, RefusesFilesThatAreNotSchemas) {
   EXPECT_FAILS(parsed(schema_text("multiple_choice", fields,
                                   R"(, "prompt": "{question}", "completion": "{question}", "answer": "letter")")),
                Code::format, "{choice}");
+  const auto program = [&](const std::string &more) {
+    return parsed(schema_text("completion", R"({"q": "q", "a": "a", "tests": "t"})", R"(, "prompt": "{q}", "completion": "{a}", "program": )" + more));
+  };
+  EXPECT_EQ(program(R"("{q}{generated}{tests}")").program.pieces.size(), 3u);
+  EXPECT_FAILS(program(R"("{q}{tests}")"), Code::format, "{generated} once");
+  EXPECT_FAILS(program(R"("{generated}{generated}{tests}")"), Code::format, "{generated} once");
+  EXPECT_FAILS(program(R"("{generated}")"), Code::format, "{tests}");
+  EXPECT_FAILS(program(R"("{generated}{tests}{other}")"), Code::format, "{other}");
 }
 
 TEST(Schema, NamesOfFieldsReachInsideOfThem) {

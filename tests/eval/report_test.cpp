@@ -120,6 +120,30 @@ ReportInput made_up(const std::string &name) {
   return input;
 }
 
+TEST(Report, ShowsWhatBecameOfPrograms) {
+  EvalResult result;
+  result.domain = "code";
+  result.model_name = result.model_type = "base";
+  result.evaluation_type = "code_tests";
+  result.total_samples = 7;
+  result.code_outcomes = {1, 2, 0, 4, 0};
+  EvalItem item;
+  item.id = "code/1";
+  item.generated = "x = <1>";
+  item.code = {CodeOutcome::failed, "x < 2"};
+  result.items = {item};
+  ReportInput input;
+  input.evaluation = Json::parse(evaluation_json({result}, {}, Json::object({})).dump(), "evaluation");
+  input.items = json_lines(evaluation_items({result}), "items");
+  input.samples = json_lines(evaluation_samples({result}), "samples");
+  const std::string page = report_html(input);
+  EXPECT_EQ(unsound(page), "");
+  EXPECT_NE(page.find("Code that passes its tests"), std::string::npos);
+  EXPECT_NE(page.find("Programs by outcome"), std::string::npos);
+  EXPECT_NE(page.find("failed: x &lt; 2"), std::string::npos);
+  EXPECT_EQ(report_html(made_up("medical")).find("Programs by outcome"), std::string::npos);
+}
+
 TEST(Report, ShowsTheMatrixTheComparisonsAndTheRest) {
   const std::string page = report_html(made_up("medical"));
   EXPECT_EQ(unsound(page), "");
