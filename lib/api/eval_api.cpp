@@ -156,6 +156,7 @@ EvalOptions eval_options(const Options &options) {
   if (options.has("max_new_tokens")) result.max_new_tokens = options.integer("max_new_tokens");
   result.num_fewshot = options.integer("num_fewshot");
   result.log_samples = options.flag("log_samples");
+  result.memory_limit = static_cast<uint64_t>(options.integer("memory_limit"));
   result.allow_code_execution = options.flag("allow_code_execution");
   result.seed = static_cast<uint64_t>(options.integer("seed"));
   result.check();

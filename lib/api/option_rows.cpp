@@ -101,7 +101,8 @@ constexpr OptionRow kRows[] = {
      "optimizer steps; 0 = as many as the epochs have", TRAINING},
     {"seed", "random_seed", kInt, false, "0", 0, kMany, "", "seed of everything random",
      "lora build router pipeline plan run generate chat bench"},
-    {"memory_limit", "max_memory", kBytes, false, "0", 0, kMany, "", "bytes a run may allocate (8G); 0 = no limit", TRAINING},
+    {"memory_limit", "max_memory", kBytes, false, "0", 0, kMany, "", "bytes a run may allocate (8G); 0 = no limit",
+     TRAINING " run"},
 
     // ---- run ----
     {"logging_steps", "log_every, log_interval, steps_per_report", kInt, false, "1", 0, kMany, "", "log every so many steps",

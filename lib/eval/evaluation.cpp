@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "base/sha256.h"
@@ -60,6 +61,29 @@ void check_models(const std::vector<EvalModel> &models) {
   }
 }
 
+// What the limit leaves for passes when the weights of all models are there; 0 = no limit.
+uint64_t pass_memory(const BaseModel &model, const std::vector<EvalModel> &models, uint64_t limit) {
+  constexpr uint64_t kKernelScratch = 3 << 20;  // of each thread: expanded panels and tiles
+  if (limit == 0) return 0;
+  std::set<const Adapter *> adapters;
+  std::set<const Router *> routers;
+  for (const EvalModel &column : models) {
+    if (column.adapter) adapters.insert(column.adapter.get());
+    for (const auto &[domain, adapter] : column.by_domain) adapters.insert(adapter.get());
+    if (!column.mixture) continue;
+    for (const auto &expert : column.mixture->experts) adapters.insert(expert.get());
+    if (column.mixture->router) routers.insert(column.mixture->router.get());
+  }
+  uint64_t parameters = 0;
+  for (const Adapter *adapter : adapters) parameters += adapter->size();
+  for (const Router *router : routers) parameters += router->size();
+  const uint64_t held = model.weight_bytes() + parameters * sizeof(float) + kKernelScratch * static_cast<uint64_t>(model.pool().threads());
+  if (held >= limit) {
+    fail(Code::no_memory, "memory_limit: ", limit, " bytes are allowed, but weights, adapters and kernel scratch take ", held);
+  }
+  return limit - held;
+}
+
 // The text of an item as its loss reads it, or as far as it is there.
 std::span<const int32_t> tokens_of(const HeldOutItem &item) {
   if (!item.sequences.empty()) return item.sequences.front().tokens;
@@ -73,10 +97,10 @@ class ModelRun {
   // `label`: of the weights, in the journal.
   ModelRun(const BaseModel &model, const HeldOut &task, const EvalOptions &options, Weights weights, std::string label,
            EvalJournal *journal, const CodeRunner *code_runner, std::function<bool(int64_t, int64_t)> progress,
-           const Cancel *cancel)
+           uint64_t memory, const Cancel *cancel)
       : model_(model), task_(task), options_(options), weights_(std::move(weights)), label_(std::move(label)), journal_(journal),
         code_runner_(code_runner), progress_(std::move(progress)), cancel_(cancel),
-        scorer_(model, weights_.overlay(), cancel), total_(count_work()) {}
+        memory_(memory), scorer_(model, weights_.overlay(), cancel, memory), total_(count_work()) {}
 
   std::vector<EvalResult> run() {
     std::vector<EvalResult> results;
@@ -276,6 +300,7 @@ class ModelRun {
     AnswerOptions answer_options;
     answer_options.max_new_tokens = options_.max_new_tokens;
     answer_options.mark = task_.mark;
+    answer_options.memory = memory_;
     answer_options.first_line = task_.items.front().example.kind == SchemaKind::multiple_choice;
     // The caller of evaluate() keeps the model alive, so the sessions need not own it.
     const std::shared_ptr<const BaseModel> model(std::shared_ptr<void>(), &model_);
@@ -457,6 +482,7 @@ class ModelRun {
   const CodeRunner *code_runner_;  // with code tests
   std::function<bool(int64_t, int64_t)> progress_;
   const Cancel *cancel_;
+  uint64_t memory_;  // for passes
   Scorer scorer_;
   int64_t done_ = 0, total_;
 };
@@ -494,6 +520,7 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
   options.check();
   check_models(models);
   check_tasks(tasks);
+  const uint64_t memory = pass_memory(model, models, options.memory_limit);
   std::optional<CodeRunner> code_runner;
   if (options.allow_code_execution) code_runner.emplace(ProcessLimits(), cancel);
   std::vector<EvalResult> all;
@@ -507,7 +534,8 @@ std::vector<EvalResult> evaluate(const BaseModel &model, const std::vector<EvalM
         const auto report = [&](int64_t done, int64_t total) {
           return !progress || progress(column.name, task.domain, done, total);
         };
-        ModelRun run(model, held_out, options, weights, column.name, journal, code_runner ? &*code_runner : nullptr, report, cancel);
+        ModelRun run(model, held_out, options, weights, column.name, journal, code_runner ? &*code_runner : nullptr, report, memory,
+                     cancel);
         known = computed.insert(computed.end(), {weights, run.run()});
         if (column.type == "moe" && weights.mixture && options.traces > 0) {
           std::vector<RoutingTrace> &traces = known->second.front().traces;

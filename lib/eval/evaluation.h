@@ -40,6 +40,7 @@ struct EvalOptions {
   bool log_samples = false;
   int64_t traces = 3;  // items of each domain whose tokens' routing is kept
   uint64_t seed = 0;   // of the bootstrap
+  uint64_t memory_limit = 0;  // bytes for weights, adapters and passes: decides how many items a pass takes; 0 = no limit
   bool allow_code_execution = false;  // generated programs are run with the tests of their rows
   void check() const;  // Code::invalid names the option and its bounds
 };

@@ -76,6 +76,26 @@ std::span<const int32_t> common_beginning(const std::vector<std::vector<int32_t>
   return common;
 }
 
+// How many are written in one pass. A cache that grows is there twice for a moment, with twice the room it needs.
+size_t together(const BaseModel &model, const Overlay &overlay, const std::vector<std::vector<int32_t>> &prompts,
+                const AnswerOptions &options) {
+  if (options.memory == 0 || prompts.empty()) return kTogether;
+  const auto shorter = [](const auto &a, const auto &b) { return a.size() < b.size(); };
+  const std::vector<int32_t> &longest = *std::max_element(prompts.begin(), prompts.end(), shorter);
+  std::vector<float> logits(static_cast<size_t>(model.config().vocabulary));
+  Segment segment;
+  segment.tokens = longest;
+  segment.logits = logits.data();
+  const uint64_t pass = inference_pass_bytes(model, overlay, {&segment, 1});
+  const uint64_t one = 3 * KvCache::bytes(model, static_cast<int64_t>(longest.size()) + options.max_new_tokens) +
+                       logits.size() * sizeof(float);
+  if (pass + one > options.memory) {
+    fail(Code::no_memory, "memory_limit: ", options.memory, " bytes are left for generation, but one answer needs ", pass + one,
+         "; use a smaller max_new_tokens or max_length");
+  }
+  return std::min<size_t>(kTogether, (options.memory - pass) / one);
+}
+
 // One answer being written.
 class Writing {
  public:
@@ -166,11 +186,12 @@ void generate_answers(std::shared_ptr<const BaseModel> model, std::shared_ptr<Ad
   // What all prompts begin with is read once; at least the last token of each stays its own.
   Session front(model, adapter, mixture);
   if (const auto common = common_beginning(prompts); common.size() >= kWorthSharing) front.append(common, cancel);
+  const size_t most = together(*model, {adapter.get(), mixture.get()}, prompts, options);
   const size_t shared = front.tokens().size();
   std::vector<std::unique_ptr<Writing>> writing;
   size_t next = 0;
   while (next < prompts.size() || !writing.empty()) {
-    while (writing.size() < kTogether && next < prompts.size()) {
+    while (writing.size() < most && next < prompts.size()) {
       writing.push_back(std::make_unique<Writing>(next, front.fork()));
       writing.back()->session->append(std::span(prompts[next++]).subspan(shared), cancel);
     }

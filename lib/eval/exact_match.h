@@ -32,6 +32,7 @@ struct AnswerOptions {
   int64_t max_new_tokens = 256;
   std::string mark;         // an answer ends with the line that holds the mark
   bool first_line = false;  // an answer is one line
+  uint64_t memory = 0;      // bytes for the sessions and their passes, besides weights; 0 = any number
 };
 
 struct GeneratedAnswer {

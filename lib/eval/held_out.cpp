@@ -19,7 +19,8 @@ void choose_measures(const Schema &schema, const EvalOptions &options, HeldOut &
   result.multiple_choice = likelihood && choices;
   result.mutual_information = result.multiple_choice && has_metric(schema, "mutual_information");
   result.code_tests = generation && options.allow_code_execution && has_metric(schema, "code_tests");
-  result.exact_match = generation && !result.code_tests && (choices || (schema.kind == SchemaKind::completion && has_metric(schema, "exact_match")));
+  const bool has_answer = choices || (schema.kind == SchemaKind::completion && has_metric(schema, "exact_match"));
+  result.exact_match = generation && !result.code_tests && has_answer;
   result.macro_f1 = result.multiple_choice && has_metric(schema, "macro_f1");
   result.token_f1 = result.exact_match && !choices && result.mark.empty() && has_metric(schema, "f1");
   result.losses = options.losses;

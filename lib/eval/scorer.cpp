@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "generate/sampler.h"
 
 namespace moe {
@@ -12,27 +13,6 @@ size_t labelled_length(const std::vector<int32_t> &labels) {
   size_t length = labels.size();
   while (length > 0 && labels[length - 1] == kNoLabel) length--;
   return length;
-}
-
-// What a choice appends to the shared tokens: all of its other tokens but the last, which nothing has to predict from unless an
-// end token is wanted.
-struct Appended {
-  std::span<const int32_t> tokens;
-  std::vector<int32_t> labels;
-  std::vector<float> nll;
-};
-Appended appended(const ChoiceQuestion &question, size_t index) {
-  const Continuation &choice = question.choices[index];
-  const bool ends = question.end >= 0 && static_cast<int64_t>(index) == question.routed;
-  const auto first = static_cast<size_t>(question.shared), size = choice.tokens.size();
-  Appended result;
-  result.tokens = std::span(choice.tokens).subspan(first, size - first - (ends ? 0 : 1));
-  for (size_t t = first + 1; t < size; t++) {
-    result.labels.push_back(static_cast<int64_t>(t) >= choice.first_scored ? choice.tokens[t] : kNoLabel);
-  }
-  if (ends) result.labels.push_back(question.end);
-  result.nll.resize(result.tokens.size());
-  return result;
 }
 
 // Whether the last shared token predicts a token that is scored.
@@ -67,6 +47,47 @@ void RoutingSum::add(const RoutingSum &other) {
   tokens += other.tokens;
 }
 
+// All of its other tokens but the last, which nothing has to predict from unless an end token is wanted.
+Scorer::Appended Scorer::appended(const ChoiceQuestion &question, size_t index) {
+  const Continuation &choice = question.choices[index];
+  const bool ends = question.end >= 0 && static_cast<int64_t>(index) == question.routed;
+  const auto first = static_cast<size_t>(question.shared), size = choice.tokens.size();
+  Appended result;
+  result.tokens = std::span(choice.tokens).subspan(first, size - first - (ends ? 0 : 1));
+  for (size_t t = first + 1; t < size; t++) {
+    result.labels.push_back(static_cast<int64_t>(t) >= choice.first_scored ? choice.tokens[t] : kNoLabel);
+  }
+  if (ends) result.labels.push_back(question.end);
+  result.nll.resize(result.tokens.size());
+  return result;
+}
+
+// Whether a pass over segments_ stays within the memory.
+bool Scorer::fits() {
+  if (memory_ == 0) return true;
+  const uint64_t front = front_cache_ ? front_cache_->bytes() : 0;
+  return front + logits_.size() * sizeof(float) + inference_pass_bytes(model_, overlay_, segments_) <= memory_;
+}
+
+// As many items in a pass as fit, halved until they do.
+template <class Item>
+void Scorer::in_passes(std::span<Item> items) {
+  size_t count = kScoringItems;
+  while (!items.empty()) {
+    count = std::min(count, items.size());
+    for (prepare(items.first(count)); !fits(); prepare(items.first(count))) {
+      if (count == 1) {
+        fail(Code::no_memory, "memory_limit: ", memory_, " bytes are left for a pass, but one item needs ",
+             inference_pass_bytes(model_, overlay_, segments_), "; use a smaller max_length");
+      }
+      count /= 2;
+    }
+    run();
+    take_results(items.first(count));
+    items = items.subspan(count);
+  }
+}
+
 // One pass over segments_, with their routing in routing_ and usage_.
 void Scorer::run() {
   size_t tokens = 0;
@@ -80,6 +101,7 @@ void Scorer::run() {
     at += segments_[i].tokens.size() * entries();
   }
   inference_pass(model_, overlay_, segments_, scratch_, cancel_);
+  passes_++;
 }
 
 void Scorer::set_front(std::span<const int32_t> tokens) {
@@ -98,8 +120,12 @@ size_t Scorer::skipped(const ChoiceQuestion &question) const {
   return fits ? front_.size() : 0;
 }
 
-void Scorer::score(std::span<ScoredSequence> sequences) {
+void Scorer::score(std::span<ScoredSequence> sequences) { in_passes(sequences); }
+void Scorer::score(std::span<ChoiceQuestion> questions) { in_passes(questions); }
+
+void Scorer::prepare(std::span<ScoredSequence> sequences) {
   segments_.clear();
+  logits_.clear();
   for (ScoredSequence &sequence : sequences) {
     const size_t length = labelled_length(sequence.labels);
     sequence.nll.assign(sequence.tokens.size(), 0);
@@ -108,26 +134,22 @@ void Scorer::score(std::span<ScoredSequence> sequences) {
     segment.labels = std::span(sequence.labels).first(length);
     segment.nll = sequence.nll.data();
   }
-  run();
+}
+
+void Scorer::take_results(std::span<ScoredSequence> sequences) const {
   for (size_t i = 0; i < sequences.size(); i++) {
     sequences[i].routing = {};
     sequences[i].routing.add(segments_[i], segments_[i].tokens.size(), entries(), usage_size());
   }
 }
 
-void Scorer::score(std::span<ChoiceQuestion> questions) {
-  for (; questions.size() > kScoringItems; questions = questions.subspan(kScoringItems))
-    score_pass(questions.first(kScoringItems));
-  score_pass(questions);
-}
-
 // The shared tokens of each question are a segment that its choices continue. Their last one predicts the first token of every
 // choice, from one row of logits; the labels of a choice are the tokens after that.
-void Scorer::score_pass(std::span<ChoiceQuestion> questions) {
+void Scorer::prepare(std::span<ChoiceQuestion> questions) {
   const auto vocabulary = static_cast<size_t>(model_.config().vocabulary);
-  std::vector<Appended> parts;
+  parts_.clear();
   for (const ChoiceQuestion &question : questions)
-    for (size_t c = 0; c < question.choices.size(); c++) parts.push_back(appended(question, c));
+    for (size_t c = 0; c < question.choices.size(); c++) parts_.push_back(appended(question, c));
   logits_.resize(questions.size() * vocabulary);
   segments_.clear();
   for (size_t q = 0, part = 0; q < questions.size(); q++) {
@@ -141,15 +163,17 @@ void Scorer::score_pass(std::span<ChoiceQuestion> questions) {
     if (scores_first(question)) prompt.logits = logits_.data() + q * vocabulary;
     for (size_t c = 0; c < question.choices.size(); c++, part++) {
       Segment &choice = segments_.emplace_back();
-      choice.tokens = parts[part].tokens;
-      choice.labels = parts[part].labels;
-      choice.nll = parts[part].nll.data();
+      choice.tokens = parts_[part].tokens;
+      choice.labels = parts_[part].labels;
+      choice.nll = parts_[part].nll.data();
       choice.front = start.front;
       choice.prefix = shared;
       choice.prefix_tokens = static_cast<int64_t>(start.tokens.size());
     }
   }
-  run();
+}
+
+void Scorer::take_results(std::span<ChoiceQuestion> questions) const {
   size_t first = 0;
   for (ChoiceQuestion &question : questions) {
     take_results(question, first);

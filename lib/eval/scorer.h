@@ -46,8 +46,10 @@ constexpr size_t kWorthSharing = 16;  // tokens of a common front that are compu
 
 class Scorer {
  public:
-  Scorer(const BaseModel &model, const Overlay &overlay, const Cancel *cancel)
-      : model_(model), overlay_(overlay), cancel_(cancel) {}
+  // memory: bytes that a pass may take, besides weights; 0 = any number. What does not fit into one pass goes through the model in
+  // several; Code::no_memory when one sequence, or one question with its choices, does not fit.
+  Scorer(const BaseModel &model, const Overlay &overlay, const Cancel *cancel, uint64_t memory = 0)
+      : model_(model), overlay_(overlay), cancel_(cancel), memory_(memory) {}
 
   // Computes these tokens once; questions that begin with them cost only what follows, which has to begin before their choices
   // do.
@@ -58,10 +60,24 @@ class Scorer {
   void score(std::span<ScoredSequence> sequences);
   // The shared tokens of each question go through the model once, in one pass with all of its choices.
   void score(std::span<ChoiceQuestion> questions);
+  int64_t passes() const { return passes_; }  // so far
 
  private:
+  // What a choice appends to the shared tokens.
+  struct Appended {
+    std::span<const int32_t> tokens;
+    std::vector<int32_t> labels;
+    std::vector<float> nll;
+  };
+  static Appended appended(const ChoiceQuestion &question, size_t index);
+  template <class Item>
+  void in_passes(std::span<Item> items);
+  bool fits();
   void run();
-  void score_pass(std::span<ChoiceQuestion> questions);
+  void prepare(std::span<ScoredSequence> sequences);
+  void prepare(std::span<ChoiceQuestion> questions);
+  void take_results(std::span<ScoredSequence> sequences) const;
+  void take_results(std::span<ChoiceQuestion> questions) const;
   void take_results(ChoiceQuestion &question, size_t first) const;
   size_t skipped(const ChoiceQuestion &question) const;  // tokens of the front that it begins with: all of them or none
   size_t entries() const { return overlay_.mixture ? overlay_.mixture->experts.size() + 1 : 0; }
@@ -70,10 +86,13 @@ class Scorer {
   const BaseModel &model_;
   Overlay overlay_;
   const Cancel *cancel_;
+  uint64_t memory_;
+  int64_t passes_ = 0;
   InferenceScratch scratch_;
   std::vector<int32_t> front_;
   std::unique_ptr<KvCache> front_cache_;
-  std::vector<Segment> segments_;
+  std::vector<Segment> segments_;  // of one pass
+  std::vector<Appended> parts_;    // of its choices
   std::vector<float> logits_;   // [questions, V]
   std::vector<float> routing_;  // of all segments, one after another
   std::vector<double> usage_;   // [segments, L, E + 1]

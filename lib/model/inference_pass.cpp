@@ -30,7 +30,7 @@ struct Piece {
 // One round: all pieces go through the decoder together.
 class Round {
  public:
-  Round(const BaseModel &model, const Overlay &overlay, std::span<Piece> pieces, InferenceScratch &scratch)
+  Round(const BaseModel &model, const Overlay &overlay, std::span<Piece> pieces)
       : model_(model), config_(model.config()), overlay_(overlay), ops_(model.backend()), pieces_(pieces),
         tokens_(pieces.back().row + pieces.back().tokens), layer_(model, overlay_, request_, tokens_) {
     collect_rows();
@@ -40,16 +40,20 @@ class Round {
       inputs_.add(std::span<const int32_t>(*array));
     }
     if (overlay.mixture && overlay.mixture->router) routing_ = RoutingMemory(overlay.mixture->router->config(), tokens_);
+  }
+
+  size_t bytes() {
     Arena measuring;
     take_memory(measuring);
-    take_memory(scratch.arena(ops_, measuring.peak()));
+    return measuring.peak();
+  }
+
+  void run(InferenceScratch &scratch, const Cancel *cancel) {
+    take_memory(scratch.arena(ops_, bytes()));
     layer_.bring_overlay();
     inputs_.bring(ops_, input_memory_);
     for (const Piece &piece : pieces_)
       if (piece.segment->cache) piece.segment->cache->make_room(piece.tokens);
-  }
-
-  void run(const Cancel *cancel) {
     embed();
     float *x = stream_[0], *y = stream_[1];
     for (int64_t i = 0; i < config_.layers; i++) {
@@ -349,8 +353,17 @@ void inference_pass(const BaseModel &model, const Overlay &overlay, std::span<Se
   const std::lock_guard<std::mutex> one_pass(model.pass_mutex());
   Plan plan(segments);
   for (std::span<Piece> pieces = plan.next(); !pieces.empty(); pieces = plan.next()) {
-    Round(model, overlay, pieces, scratch).run(cancel);
+    Round(model, overlay, pieces).run(scratch, cancel);
   }
+}
+
+uint64_t inference_pass_bytes(const BaseModel &model, const Overlay &overlay, std::span<Segment> segments) {
+  check_segments(model, segments);
+  Plan plan(segments);
+  uint64_t bytes = 0;
+  for (std::span<Piece> pieces = plan.next(); !pieces.empty(); pieces = plan.next())
+    bytes = std::max<uint64_t>(bytes, Round(model, overlay, pieces).bytes());
+  return bytes;
 }
 
 }  // namespace moe

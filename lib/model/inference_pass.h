@@ -25,6 +25,7 @@ class KvCache {
   Rows keys(int64_t layer) const;                     // [capacity, G * h]
   Rows values(int64_t layer) const;
   uint64_t bytes() const;
+  static uint64_t bytes(const BaseModel &model, int64_t positions);  // of a cache with room for them
   void advance(int64_t tokens) { size_ += tokens; }   // called by the pass when all layers have been written
 
  private:
@@ -71,5 +72,7 @@ class InferenceScratch {
 // continue it. Token ids are checked against the vocabulary.
 void inference_pass(const BaseModel &model, const Overlay &overlay, std::span<Segment> segments, InferenceScratch &scratch,
                     const Cancel *cancel = nullptr);
+// Scratch memory that a pass over these segments takes.
+uint64_t inference_pass_bytes(const BaseModel &model, const Overlay &overlay, std::span<Segment> segments);
 
 }  // namespace moe

@@ -57,6 +57,10 @@ void KvCache::copy_from(const KvCache &other, int64_t positions) {
 
 Rows KvCache::keys(int64_t layer) const { return part(2 * layer); }
 Rows KvCache::values(int64_t layer) const { return part(2 * layer + 1); }
+uint64_t KvCache::bytes(const BaseModel &model, int64_t positions) {
+  const DecoderConfig &config = model.config();
+  return static_cast<uint64_t>(2 * config.layers * positions) * row_bytes(model.activation_type(), config.kv_width());
+}
 uint64_t KvCache::bytes() const { return static_cast<uint64_t>(2 * layers_) * part_bytes(); }
 
 }  // namespace moe

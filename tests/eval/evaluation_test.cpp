@@ -495,6 +495,20 @@ TEST_F(Evaluation, TracesHoldTheTextAndItsRouting) {
   }
 }
 
+TEST_F(Evaluation, ALimitOfMemoryChangesNoResult) {
+  options_.scoring = "both";
+  const std::vector<EvalResult> free = run();
+  options_.memory_limit = 24 << 20;
+  const std::vector<EvalResult> limited = run();
+  ASSERT_EQ(limited.size(), free.size());
+  for (size_t i = 0; i < free.size(); i++) {
+    EXPECT_NEAR(limited[i].mean_loss, free[i].mean_loss, 1e-5);
+    for (size_t n = 0; n < free[i].items.size(); n++) EXPECT_EQ(limited[i].items[n].generated, free[i].items[n].generated);
+  }
+  options_.memory_limit = 1 << 20;
+  EXPECT_FAILS(run(), Code::no_memory, "memory_limit: 1048576 bytes are allowed, but weights, adapters and kernel scratch take ");
+}
+
 TEST_F(Evaluation, CalibrationComparesTheProbabilityOfTheBestChoiceWithItsTruth) {
   const EvalResult result = find(run(), "medical", "base", "multiple_choice");
   double confidence = 0, count = 0;
