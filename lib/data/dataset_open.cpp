@@ -23,26 +23,16 @@ void check_ids(const Batch &batch, int64_t vocabulary, const std::string &where)
   }
 }
 
-uint64_t number_of(Sha256 &hash) {
-  const auto digest = hash.digest();
-  uint64_t number;
-  std::memcpy(&number, digest.data(), sizeof number);
-  return number;
-}
-
 uint64_t content_hash(std::span<const int32_t> tokens, std::span<const int32_t> labels) {
   Sha256 hash;
   for (const auto numbers : {tokens, labels}) {
     const uint64_t count = numbers.size();
     hash.update(&count, sizeof count).update(numbers.data(), numbers.size_bytes());
   }
-  return number_of(hash);
-}
-
-// 0 when there is no prompt.
-uint64_t prompt_hash(const std::string &key) {
-  Sha256 hash;
-  return key.empty() ? 0 : number_of(hash.update(key.data(), key.size()));
+  const auto digest = hash.digest();
+  uint64_t number;
+  std::memcpy(&number, digest.data(), sizeof number);
+  return number;
 }
 
 }  // namespace

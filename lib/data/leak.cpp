@@ -1,11 +1,14 @@
 #include "data/leak.h"
 
 #include <algorithm>
+#include <cstring>
+#include <functional>
 #include <span>
 #include <string_view>
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/sha256.h"
 #include "base/utf8.h"
 
 namespace moe {
@@ -88,64 +91,71 @@ size_t common_length(std::span<const int32_t> a, std::span<const int32_t> b) {
 // A held-out sequence that may stand in training sequence `number`.
 struct Suspect {
   size_t held_out = 0, number = 0;
+  size_t file = 0, training_file = 0;
   Words words;
   std::vector<bool> counts;  // of each word
   Leak leak;
 };
 
+// Calls back for every sequence, in order.
+using Sequences = std::function<void(const std::function<void(const Dataset::Sequence &)> &)>;
+
 // Where in the training data the prompts and runs of the held-out data stand. Its size depends on the held-out data alone.
 class LeakIndex {
  public:
-  LeakIndex(const Dataset &training, const Dataset &held_out, const Cancel *cancel)
-      : training_(training), held_out_(held_out), cancel_(cancel), tokens_(training.is_packed() || held_out.is_packed()) {
+  // tokens: they are compared in the place of words. own: the first held-out sequence is this one of the training sequences, the
+  // others follow it, and none stands in itself.
+  LeakIndex(Sequences training, Sequences held_out, bool tokens, std::optional<size_t> own, const Cancel *cancel)
+      : training_(std::move(training)), held_out_(std::move(held_out)), tokens_(tokens), own_(own), cancel_(cancel) {
     each(held_out_, [&](size_t, const Dataset::Sequence &sequence) {
-      if (sequence.prompt != 0) prompts_.try_emplace(sequence.prompt, kNone);
+      if (sequence.prompt != 0) prompts_.try_emplace(sequence.prompt);
       each_run(words_of(sequence), [&](size_t, uint64_t run) { runs_.try_emplace(run); });
     });
     each(training_, [&](size_t number, const Dataset::Sequence &sequence) {
       trained_ = number + 1;
-      if (const auto found = prompts_.find(sequence.prompt); found != prompts_.end() && found->second == kNone)
-        found->second = number;
+      if (const auto found = prompts_.find(sequence.prompt); found != prompts_.end()) found->second.add(number);
       each_run(words_of(sequence), [&](size_t, uint64_t hash) {
-        const auto found = runs_.find(hash);
-        if (found == runs_.end() || found->second.last == number) return;
-        if (found->second.sequences++ == 0) found->second.first = number;
-        found->second.last = number;
+        if (const auto found = runs_.find(hash); found != runs_.end()) found->second.add(number);
       });
     });
   }
 
-  LeakReport report() {
-    LeakReport report;
+  // Those that stand in the training data.
+  std::vector<Suspect> leaks() {
     std::vector<Suspect> suspects;
     each(held_out_, [&](size_t number, const Dataset::Sequence &sequence) {
-      report.sequences = static_cast<int64_t>(number) + 1;
-      Suspect suspect = suspect_of(sequence);
+      sequences_ = number + 1;
+      Suspect suspect = suspect_of(number, sequence);
       if (suspect.number == kNone) return;
       suspect.held_out = number;
-      suspect.leak.path = held_out_.path_of(sequence.file);
+      suspect.file = sequence.file;
       suspect.leak.row = sequence.row;
       suspects.push_back(std::move(suspect));
     });
     compare(suspects);
-    for (Suspect &suspect : suspects) {
-      if (!suspect.leak.same_prompt && suspect.leak.share < kSimilar) continue;
-      (suspect.leak.same_prompt ? report.same_prompt : report.similar)++;
-      if (report.first.size() < kReported) report.first.push_back(std::move(suspect.leak));
-    }
-    return report;
+    std::erase_if(suspects, [](const Suspect &suspect) { return !suspect.leak.same_prompt && suspect.leak.share < kSimilar; });
+    return suspects;
   }
+  size_t sequences() const { return sequences_; }  // held-out ones
 
  private:
   static constexpr size_t kNone = SIZE_MAX;
-  struct Run {
-    size_t sequences = 0, first = kNone, last = kNone;  // training sequences that have it
+  struct Places {  // training sequences that have a prompt or a run
+    size_t sequences = 0, first = kNone, last = kNone;
+    void add(size_t number) {
+      if (last == number) return;
+      if (sequences++ == 0) first = number;
+      last = number;
+    }
+    // Without the sequence itself.
+    size_t others(size_t self) const { return sequences - (self != kNone && sequences > 0); }
+    size_t other(size_t self) const { return first != self ? first : last != self ? last : kNone; }
   };
 
   template <class Use>
-  void each(const Dataset &data, Use use) const {
+  void each(const Sequences &data, Use use) const {
     size_t number = 0;
-    data.each_sequence([&](const Dataset::Sequence &sequence) {
+    data([&](const Dataset::Sequence &sequence) {
       check_cancel(cancel_);
       use(number++, sequence);
     });
@@ -154,10 +164,11 @@ class LeakIndex {
   std::span<const int32_t> words_of(const Dataset::Sequence &sequence) const { return tokens_ ? sequence.tokens : sequence.words; }
 
   // Its prompt is a training prompt; or the training sequence that has most of its runs. Otherwise the number is kNone.
-  Suspect suspect_of(const Dataset::Sequence &sequence) const {
+  Suspect suspect_of(size_t number, const Dataset::Sequence &sequence) const {
     Suspect suspect;
+    const size_t self = own_ ? *own_ + number : kNone;
     const auto prompt = prompts_.find(sequence.prompt);
-    suspect.number = prompt == prompts_.end() ? kNone : prompt->second;
+    suspect.number = prompt == prompts_.end() ? kNone : prompt->second.other(self);
     suspect.leak.same_prompt = suspect.number != kNone;
     if (suspect.leak.same_prompt) return suspect;
     const size_t often = std::max<size_t>(2, trained_ / kOften);
@@ -165,10 +176,10 @@ class LeakIndex {
     suspect.counts.resize(words.size());
     std::vector<size_t> where;
     each_run(words, [&](size_t begin, uint64_t hash) {
-      const Run &run = runs_.at(hash);
-      if (run.sequences > often) return;
+      const Places &run = runs_.at(hash);
+      if (run.others(self) > often) return;
       std::fill_n(suspect.counts.begin() + static_cast<ptrdiff_t>(begin), kRun, true);
-      if (run.sequences > 0) where.push_back(run.first);
+      if (run.others(self) > 0) where.push_back(run.other(self));
     });
     const auto counted = static_cast<size_t>(std::count(suspect.counts.begin(), suspect.counts.end(), true));
     if (counted < kFewest || where.empty()) return suspect;
@@ -207,7 +218,7 @@ class LeakIndex {
       };
       add(before), add(now), add(after);
       for (Suspect *suspect : found->second) {
-        suspect->leak.training_path = training_.path_of(now.file);
+        suspect->training_file = now.file;
         suspect->leak.training_row = now.row;
         if (!suspect->leak.same_prompt) suspect->leak.share = share_in(*suspect, words);
       }
@@ -245,12 +256,12 @@ class LeakIndex {
     return static_cast<double>(common_length(counted, near)) / static_cast<double>(counted.size());
   }
 
-  const Dataset &training_, &held_out_;
+  const Sequences training_, held_out_;
+  const bool tokens_;
+  const std::optional<size_t> own_;
   const Cancel *cancel_;
-  const bool tokens_;  // instead of words
-  size_t trained_ = 0;  // training sequences
-  std::unordered_map<uint64_t, size_t> prompts_;  // -> the first training sequence, or none
-  std::unordered_map<uint64_t, Run> runs_;
+  size_t trained_ = 0, sequences_ = 0;
+  std::unordered_map<uint64_t, Places> prompts_, runs_;
 };
 
 }  // namespace
@@ -262,6 +273,14 @@ std::string prompt_key(const Example &example) {
   for (const ChatMessage &message : example.messages)
     if (message.role != "assistant") all += message.role + " " + message.content + "\n";
   return folded(all);
+}
+
+uint64_t prompt_hash(const std::string &key) {
+  if (key.empty()) return 0;
+  const auto digest = Sha256().update(key.data(), key.size()).digest();
+  uint64_t number;
+  std::memcpy(&number, digest.data(), sizeof number);
+  return number;
 }
 
 std::vector<int32_t> word_hashes(std::string_view folded) {
@@ -326,7 +345,38 @@ Json LeakReport::to_json() const {
 }
 
 LeakReport find_leaks(const Dataset &training, const Dataset &held_out, const Cancel *cancel) {
-  return LeakIndex(training, held_out, cancel).report();
+  const auto sequences = [](const Dataset &data) {
+    return [&data](const std::function<void(const Dataset::Sequence &)> &use) { data.each_sequence(use); };
+  };
+  const bool tokens = training.is_packed() || held_out.is_packed();
+  LeakIndex index(sequences(training), sequences(held_out), tokens, std::nullopt, cancel);
+  LeakReport report;
+  for (Suspect &suspect : index.leaks()) {
+    (suspect.leak.same_prompt ? report.same_prompt : report.similar)++;
+    if (report.first.size() == kReported) continue;
+    suspect.leak.path = held_out.path_of(suspect.file);
+    suspect.leak.training_path = training.path_of(suspect.training_file);
+    report.first.push_back(std::move(suspect.leak));
+  }
+  report.sequences = static_cast<int64_t>(index.sequences());
+  return report;
+}
+
+std::vector<bool> find_repeated(std::span<const Example> examples, std::span<const Example> others, std::optional<size_t> own) {
+  const auto sequences = [](std::span<const Example> list) {
+    return [list](const std::function<void(const Dataset::Sequence &)> &use) {
+      int64_t row = 0;
+      for (const Example &example : list) {
+        const std::string key = prompt_key(example);
+        const Words words = word_hashes(key);
+        use({{}, words, prompt_hash(key), 0, ++row});
+      }
+    };
+  };
+  std::vector<bool> repeated(examples.size());
+  LeakIndex index(sequences(others), sequences(examples), false, own, nullptr);
+  for (const Suspect &suspect : index.leaks()) repeated[suspect.held_out] = true;
+  return repeated;
 }
 
 }  // namespace moe

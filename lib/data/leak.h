@@ -7,6 +7,8 @@
 //   Below eight words that count nothing is said.
 #pragma once
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +22,8 @@ namespace moe {
 
 // The prompt of an example, folded; for messages what is not the assistant's, for kind text all of it.
 std::string prompt_key(const Example &example);
+// 0 when there is none.
+uint64_t prompt_hash(const std::string &key);
 // The words of a folded text as hashes: letters and digits, all else parts them; words of one ASCII character are left out (they
 // letter options), and of scripts that are written without spaces each character is a word.
 std::vector<int32_t> word_hashes(std::string_view folded);
@@ -41,5 +45,10 @@ struct LeakReport {
   Json to_json() const;
 };
 LeakReport find_leaks(const Dataset &training, const Dataset &held_out, const Cancel *cancel);
+
+// Which of the examples stand in `others`, by the same rules. own: they are those of `others` that begin there, and none stands in
+// itself.
+std::vector<bool> find_repeated(std::span<const Example> examples, std::span<const Example> others,
+                                std::optional<size_t> own = std::nullopt);
 
 }  // namespace moe

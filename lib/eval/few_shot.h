@@ -1,7 +1,5 @@
 // The solved examples in front of a prompt. They are the same for every item and model, and none of them is an item or nearly
-// one: an example is left out when its prompt is that of an item but for case, white space and punctuation at the end of words,
-// or when 70 % of its runs of eight words stand in items (the rule of data/leak.h; runs that more than one in twenty items have
-// are of the template and do not count).
+// one: an example is left out when it stands in the items by the rules of the leak check (data/leak.h).
 #pragma once
 #include <cstdint>
 #include <string>

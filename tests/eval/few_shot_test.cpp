@@ -38,6 +38,28 @@ TEST(FewShot, LeavesOutWhatIsNearlyAnItem) {
   EXPECT_EQ(choose_examples(examples_of({near, far}), items, 2, false), (Chosen{1}));
 }
 
+TEST(FewShot, LeavesOutWhatHasThreeQuartersOfTheWordsOfAnItem) {
+  std::string item, near, far;
+  for (int i = 0; i < 40; i++) {
+    item += text("word", i, " ");
+    near += i < 10 ? text("changed", i, " ") : text("word", i, " ");
+    far += i < 11 ? text("changed", i, " ") : text("word", i, " ");
+  }
+  EXPECT_EQ(choose_examples(examples_of({near, far}), examples_of({item}), 2, false), (Chosen{1}));
+  const auto one_file = examples_of({item, near}), other_file = examples_of({item, far});
+  EXPECT_EQ(choose_examples(one_file, one_file, 2, true), Chosen());
+  EXPECT_EQ(choose_examples(other_file, other_file, 2, true), (Chosen{0, 1}));
+}
+
+TEST(FewShot, LooksThroughALargePool) {
+  std::vector<std::string> prompts;
+  for (int i = 0; i < 200; i++) prompts.push_back(text("number ", i, "?"));
+  const auto pool = examples_of(prompts);
+  const std::vector<Example> items(pool.begin(), pool.begin() + 150);
+  EXPECT_EQ(choose_examples(pool, items, 3, false), (Chosen{150, 151, 152}));
+  EXPECT_EQ(choose_examples(pool, pool, 199, true).size(), 199u);
+}
+
 TEST(FewShot, OfTheOwnFileAnExampleIsNoRepetitionOfItself) {
   const auto rows = examples_of({"One?", "Two?", "one", "Three?"});
   EXPECT_EQ(choose_examples(rows, rows, 2, true), (Chosen{1, 3}));
