@@ -97,7 +97,8 @@ __device__ __forceinline__ float warp_softmax(int64_t entries, const float *z, f
   return largest + logf(sum);
 }
 
-__global__ void __launch_bounds__(kThreads)
+// (Without the 8 blocks ptxas keeps to 40 registers for sm_100, and spills one.)
+__global__ void __launch_bounds__(kThreads, 8)
     router_kernel(RouterShape s, View u, View weight, const float *bias, RouterState state) {
   const int64_t t = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32, entries = s.experts + 1;
   const int lane = static_cast<int>(threadIdx.x % 32);
