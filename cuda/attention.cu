@@ -26,7 +26,7 @@ template <int kHead>
 __global__ void __launch_bounds__(Tile<kHead>::kThreads)
     attention_kernel(AttentionLaunch a, View q, View out, float *log_sum_exp, Parts parts) {
   constexpr int kRows = Tile<kHead>::kRows, kKeys = Tile<kHead>::kKeys, kThreads = Tile<kHead>::kThreads;
-  __shared__ float query_tile[kRows * (kHead + 1)], key_tile[kKeys * (kHead + 1)], weights[kRows * (kKeys + 1)];
+  __shared__ float query_tile[kRows * (kHead + 1)], key_tile[kKeys * (kHead + 1)], weights[kRows * kWeightPitch<kKeys>];
   const SequenceView &s = a.sequences[blockIdx.z];
   const int64_t h = a.head_dimension, kv = blockIdx.y, part = static_cast<int64_t>(blockIdx.x) % parts.count;
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) / parts.count * kRows, rows = s.queries * a.group;
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(Tile<kHead>::kThreads)
 #pragma unroll
     for (int j = 0; j < kKeys / 4; j++) {
       const float e = expf(scores[j] - reference);
-      weights[mine * (kKeys + 1) + quarter + 4 * j] = e;
+      weights[mine * kWeightPitch<kKeys> + quarter + 4 * j] = e;
       added += e;
     }
     added += __shfl_xor_sync(~0u, added, 1);
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(Tile<kHead>::kThreads)
       const int d = quarter + 4 * i;
       if (d >= h) break;
       float x = values[i] * factor;
-      for (int j = 0; j < kKeys; j++) x = fmaf(weights[mine * (kKeys + 1) + j], key_tile[j * pitch + d], x);
+      for (int j = 0; j < kKeys; j++) x = fmaf(weights[mine * kWeightPitch<kKeys> + j], key_tile[j * pitch + d], x);
       values[i] = x;
     }
   }

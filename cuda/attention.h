@@ -57,13 +57,15 @@ void for_launches(const char *op, const AttentionShape &shape, std::span<const A
   }
 }
 
-// The head h of `count` rows from `first` on, rows of x chosen by row_of(i), into tile[i * pitch + column]; rows beyond are 0.
+// The head h of `rows` rows of x, chosen by row_of(i), into tile[i * pitch + column], pitch odd; rows beyond are 0. A warp takes
+// 32 neighbouring columns of eight rows: what it stores at once lies in 32 banks.
 template <class RowOf>
 __device__ __forceinline__ void load_head_rows(const View &x, int64_t h, int rows, int threads, float *tile, int pitch,
                                                const RowOf &row_of) {
-  const int groups = static_cast<int>((h + 7) / 8);
-  for (int i = static_cast<int>(threadIdx.x); i < rows * groups; i += threads) {
-    const int r = i / groups, d = i % groups * 8;
+  const int pieces = static_cast<int>((h + 31) / 32) * 4;  // of eight columns
+  for (int i = static_cast<int>(threadIdx.x); i < rows * pieces; i += threads) {
+    const int r = i / 4 % rows, d = (i / 4 / rows * 4 + i % 4) * 8;
+    if (d >= h) continue;
     int64_t row, column;
     Eight e = {};
     if (row_of(r, row, column)) e = load8(x, row, column + d, column + h);
@@ -71,6 +73,11 @@ __device__ __forceinline__ void load_head_rows(const View &x, int64_t h, int row
       if (d + j < h) tile[r * pitch + d + j] = e.v[j];
   }
 }
+
+// From row to row of a tile of weights. The four threads of a row store four neighbours at once: with eight rows they fill 32
+// banks.
+template <int kColumns>
+inline constexpr int kWeightPitch = kColumns + 4;
 
 // Calls body.template operator()<kHead>() with the size of head that the tiles are made for.
 template <class Body>

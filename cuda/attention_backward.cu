@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(QueryTile<kHead>::kThreads)
     query_gradient_kernel(AttentionLaunch a, View q, View dout, const float *log_sum_exp, const float *dots, View dq) {
   constexpr int kRows = QueryTile<kHead>::kRows, kKeys = QueryTile<kHead>::kKeys, kThreads = QueryTile<kHead>::kThreads;
   __shared__ float query_tile[kRows * (kHead + 1)], dout_tile[kRows * (kHead + 1)], key_tile[kKeys * (kHead + 1)],
-      slopes[kRows * (kKeys + 1)];
+      slopes[kRows * kWeightPitch<kKeys>];
   const SequenceView &s = a.sequences[blockIdx.z];
   const int64_t h = a.head_dimension, kv = blockIdx.y, first_row = static_cast<int64_t>(blockIdx.x) * kRows,
                 rows = s.queries * a.group;
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(QueryTile<kHead>::kThreads)
     for (int j = 0; j < kKeys / 4; j++) {
       const int64_t key = k + quarter + 4 * j;
       const float p = row < rows && a.sees(query, key) ? expf(scores[j] * a.scale - shift) : 0.0f;
-      slopes[mine * (kKeys + 1) + quarter + 4 * j] = p == 0 ? 0.0f : p * (dp[j] - dot) * a.scale;
+      slopes[mine * kWeightPitch<kKeys> + quarter + 4 * j] = p == 0 ? 0.0f : p * (dp[j] - dot) * a.scale;
     }
     __syncwarp();  // the four threads of a row are of one warp
 #pragma unroll
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(QueryTile<kHead>::kThreads)
       const int d = quarter + 4 * i;
       if (d >= h) break;
       float x = gradient[i];
-      for (int j = 0; j < kKeys; j++) x = fmaf(slopes[mine * (kKeys + 1) + j], key_tile[j * pitch + d], x);
+      for (int j = 0; j < kKeys; j++) x = fmaf(slopes[mine * kWeightPitch<kKeys> + j], key_tile[j * pitch + d], x);
       gradient[i] = x;
     }
   }
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(KeyTile<kHead>::kThreads)
   constexpr int kRows = KeyTile<kHead>::kRows, kKeys = KeyTile<kHead>::kKeys, kThreads = KeyTile<kHead>::kThreads;
   __shared__ float key_tile[kKeys * (kHead + 1)], value_tile[kKeys * (kHead + 1)], query_tile[kRows * (kHead + 1)],
       dout_tile[kRows * (kHead + 1)];
-  __shared__ float weights[kKeys * (kRows + 1)], slopes[kKeys * (kRows + 1)];
+  __shared__ float weights[kKeys * kWeightPitch<kRows>], slopes[kKeys * kWeightPitch<kRows>];
   const SequenceView &s = a.sequences[blockIdx.z];
   const int64_t h = a.head_dimension, kv = blockIdx.y, first_key = static_cast<int64_t>(blockIdx.x) * kKeys;
   if (first_key >= s.key_count) return;
@@ -155,8 +155,8 @@ __global__ void __launch_bounds__(KeyTile<kHead>::kThreads)
                     pair = (s.first_query + query) * a.heads + kv * a.group + row % a.group;
       const bool seen = row < end_row && key < s.key_count && a.sees(query, key);
       const float p = seen ? expf(scores[j] * a.scale - log_sum_exp[pair]) : 0.0f;
-      weights[mine * (kRows + 1) + quarter + 4 * j] = p;
-      slopes[mine * (kRows + 1) + quarter + 4 * j] = p == 0 ? 0.0f : p * (dp[j] - dots[pair]) * a.scale;
+      weights[mine * kWeightPitch<kRows> + quarter + 4 * j] = p;
+      slopes[mine * kWeightPitch<kRows> + quarter + 4 * j] = p == 0 ? 0.0f : p * (dp[j] - dots[pair]) * a.scale;
     }
     __syncwarp();
 #pragma unroll
@@ -165,8 +165,8 @@ __global__ void __launch_bounds__(KeyTile<kHead>::kThreads)
       if (d >= h) break;
       float x = key_gradient[i], y = value_gradient[i];
       for (int j = 0; j < kRows; j++) {
-        x = fmaf(slopes[mine * (kRows + 1) + j], query_tile[j * pitch + d], x);
-        y = fmaf(weights[mine * (kRows + 1) + j], dout_tile[j * pitch + d], y);
+        x = fmaf(slopes[mine * kWeightPitch<kRows> + j], query_tile[j * pitch + d], x);
+        y = fmaf(weights[mine * kWeightPitch<kRows> + j], dout_tile[j * pitch + d], y);
       }
       key_gradient[i] = x;
       value_gradient[i] = y;

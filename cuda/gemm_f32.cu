@@ -1,12 +1,15 @@
 // Products in f32: a block makes a tile of 64 tokens and 64 outputs, 32 terms of the sums at a time; weights are expanded into
-// shared memory, each thread holds 4 x 4 sums. Rows of the shared tiles are 65 values apart: writing columns and reading rows
-// then both meet 32 different banks.
+// shared memory, each thread holds 4 x 4 sums.
 #include "cuda/products.h"
 
 namespace moe::cuda {
 namespace {
 
-constexpr int kTile = 64, kDepth = 32, kThreads = 256, kPitch = kTile + 1;
+constexpr int kTile = 64, kDepth = 32, kThreads = 256, kPitch = kTile + 5;
+
+// Rows of the shared tiles have a gap of four values in the middle. So these lie in different banks: the neighbours of a row that
+// are read at once, eight columns of every eighth row, and every eighth column of four rows.
+__device__ __forceinline__ int place(int depth, int column) { return depth * kPitch + column + column / 32 * 4; }
 
 template <DType kType, bool kTransposed>
 __global__ void __launch_bounds__(kThreads)
@@ -21,26 +24,26 @@ __global__ void __launch_bounds__(kThreads)
       Eight e = {};
       if (first_token + token < tokens) e = load8(x, first_token + token, k + depth, inner);
 #pragma unroll
-      for (int i = 0; i < 8; i++) left[(depth + i) * kPitch + token] = e.v[i];
+      for (int i = 0; i < 8; i++) left[place(depth + i, token)] = e.v[i];
     }
     float values[8] = {};
     if (kTransposed) {
       const int depth = thread / 8, output = thread % 8 * 8;
       if (k + depth < inner) load_weights8<kType>(w.row(k + depth), first_output + output, outer, values);
 #pragma unroll
-      for (int i = 0; i < 8; i++) right[depth * kPitch + output + i] = values[i];
+      for (int i = 0; i < 8; i++) right[place(depth, output + i)] = values[i];
     } else {
       const int output = thread / 4, depth = thread % 4 * 8;
       if (first_output + output < outer) load_weights8<kType>(w.row(first_output + output), k + depth, inner, values);
 #pragma unroll
-      for (int i = 0; i < 8; i++) right[(depth + i) * kPitch + output] = values[i];
+      for (int i = 0; i < 8; i++) right[place(depth + i, output)] = values[i];
     }
     __syncthreads();
 #pragma unroll 8
     for (int d = 0; d < kDepth; d++) {
       float a[4], b[4];
 #pragma unroll
-      for (int i = 0; i < 4; i++) a[i] = left[d * kPitch + ty + 16 * i], b[i] = right[d * kPitch + tx + 16 * i];
+      for (int i = 0; i < 4; i++) a[i] = left[place(d, ty + 16 * i)], b[i] = right[place(d, tx + 16 * i)];
 #pragma unroll
       for (int i = 0; i < 4; i++)
 #pragma unroll

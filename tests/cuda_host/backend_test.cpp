@@ -5,6 +5,7 @@
 
 #include "cuda/cuda_backend.h"
 #include "cuda_host/host.h"
+#include "support/device_arrays.h"
 #include "support/expect_error.h"
 #include "support/reference.h"
 
@@ -23,27 +24,6 @@ struct CudaDevice : testing::Test {
     cuda_host::set_devices(1);
     cuda_host::set_capability(80);
   }
-};
-
-// Arrays of the device that a step uses.
-class DeviceArrays {
- public:
-  explicit DeviceArrays(Backend &backend) : backend_(backend) {}
-  template <class T>
-  T *take(size_t count) {
-    memory_.push_back(backend_.allocate(count * sizeof(T)));
-    return reinterpret_cast<T *>(memory_.back().get());
-  }
-  template <class T>
-  T *put(const std::vector<T> &values) {
-    T *const to = take<T>(values.size());
-    backend_.upload(to, values.data(), values.size() * sizeof(T));
-    return to;
-  }
-
- private:
-  Backend &backend_;
-  std::vector<Memory> memory_;
 };
 
 // Loss, gradient of the hidden states and the updated factor of a small step: embedding, norm, projection with a low-rank term,

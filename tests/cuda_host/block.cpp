@@ -309,6 +309,7 @@ void run_launch(const char *name, dim3 grid, dim3 block, size_t shared, const st
     begin_block(fill_shared(shared));
     run_block();
     check_shared(shared);
+    end_block(name);
     counters.blocks++;
   }
   check_canaries();

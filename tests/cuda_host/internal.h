@@ -56,15 +56,19 @@ cudaError_t device_state();                // not cudaSuccess: every call return
 void enqueue(cudaStream_t stream, std::function<void()> work);
 void finish_everything();
 
-// ---- races.cpp, or nothing in plain builds ----
+// ---- races.cpp and traffic.cpp, or nothing in plain builds ----
 struct SharedMemory {
   char *statics, *statics_end, *dynamic;
   size_t dynamic_bytes;
 };
 void begin_block(const SharedMemory &shared);
+void end_block(const char *kernel);
 void mark_defined(void *address, size_t bytes);
 void forget_marks(void *allocation);  // it is about to go
 bool is_defined(const void *address, size_t bytes);
 void copy_marks(void *to, const void *from, size_t bytes);
+void begin_traffic(const SharedMemory &shared);
+void record_traffic(const void *instruction, const void *address, size_t bytes, bool writes);
+void end_traffic(const char *kernel);
 
 }  // namespace cuda_host

@@ -137,7 +137,9 @@ bool checks_races() { return true; }
 void begin_block(const SharedMemory &memory) {
   shared = memory;
   shared_cells.assign(static_cast<size_t>(memory.statics_end - memory.statics) + memory.dynamic_bytes, Cell{});
+  begin_traffic(memory);
 }
+void end_block(const char *kernel) { end_traffic(kernel); }
 void mark_defined(void *address, size_t bytes) {
   for_cells(address, bytes, [](Cell &c) { c = {kDefined, 0}; });
 }
@@ -163,21 +165,28 @@ void atomic_access(void *address, size_t bytes) { access(address, bytes, true, t
 
 using cuda_host::access;
 using cuda_host::access_range;
+using cuda_host::record_traffic;
 
 extern "C" {
 
 void __tsan_init() {}
 void __tsan_func_entry(void *) {}
 void __tsan_func_exit() {}
-#define CUDA_HOST_ACCESS(bytes)                                                                             \
-  void __tsan_read##bytes(void *a) { access(a, bytes, false, false); }                                      \
-  void __tsan_write##bytes(void *a) { access(a, bytes, true, false); }                                      \
-  void __tsan_unaligned_read##bytes(void *a) { access(a, bytes, false, false); }                            \
-  void __tsan_unaligned_write##bytes(void *a) { access(a, bytes, true, false); }                            \
-  void __tsan_volatile_read##bytes(void *a) { access(a, bytes, false, false); }                             \
-  void __tsan_volatile_write##bytes(void *a) { access(a, bytes, true, false); }                             \
-  void __tsan_read_write##bytes(void *a) { access(a, bytes, false, false), access(a, bytes, true, false); } \
-  void __tsan_unaligned_read_write##bytes(void *a) { access(a, bytes, false, false), access(a, bytes, true, false); }
+#define CUDA_HOST_RECORD(address, bytes, writes) record_traffic(__builtin_return_address(0), address, bytes, writes)
+#define CUDA_HOST_READ(bytes, name) \
+  void __tsan_##name##bytes(void *a) { CUDA_HOST_RECORD(a, bytes, false), access(a, bytes, false, false); }
+#define CUDA_HOST_WRITE(bytes, name) \
+  void __tsan_##name##bytes(void *a) { CUDA_HOST_RECORD(a, bytes, true), access(a, bytes, true, false); }
+#define CUDA_HOST_READ_WRITE(bytes, name)                              \
+  void __tsan_##name##bytes(void *a) {                                 \
+    CUDA_HOST_RECORD(a, bytes, false), access(a, bytes, false, false); \
+    CUDA_HOST_RECORD(a, bytes, true), access(a, bytes, true, false);   \
+  }
+#define CUDA_HOST_ACCESS(bytes)                                                                                              \
+  CUDA_HOST_READ(bytes, read)                                                                                                \
+  CUDA_HOST_READ(bytes, unaligned_read) CUDA_HOST_READ(bytes, volatile_read) CUDA_HOST_WRITE(bytes, write)                   \
+      CUDA_HOST_WRITE(bytes, unaligned_write) CUDA_HOST_WRITE(bytes, volatile_write) CUDA_HOST_READ_WRITE(bytes, read_write) \
+          CUDA_HOST_READ_WRITE(bytes, unaligned_read_write)
 CUDA_HOST_ACCESS(1)
 CUDA_HOST_ACCESS(2)
 CUDA_HOST_ACCESS(4)
@@ -189,17 +198,17 @@ void __tsan_vptr_update(void **, void *) {}
 void __tsan_vptr_read(void **) {}
 // clang 14 calls memcpy, memset and memmove; the build renames them to these.
 void *__tsan_memcpy(void *to, const void *from, unsigned long bytes) {
-  access_range(from, bytes, false);
-  access_range(to, bytes, true);
+  CUDA_HOST_RECORD(from, bytes, false), access_range(from, bytes, false);
+  CUDA_HOST_RECORD(to, bytes, true), access_range(to, bytes, true);
   return memcpy(to, from, bytes);
 }
 void *__tsan_memset(void *to, int value, unsigned long bytes) {
-  access_range(to, bytes, true);
+  CUDA_HOST_RECORD(to, bytes, true), access_range(to, bytes, true);
   return memset(to, value, bytes);
 }
 void *__tsan_memmove(void *to, const void *from, unsigned long bytes) {
-  access_range(from, bytes, false);
-  access_range(to, bytes, true);
+  CUDA_HOST_RECORD(from, bytes, false), access_range(from, bytes, false);
+  CUDA_HOST_RECORD(to, bytes, true), access_range(to, bytes, true);
   return memmove(to, from, bytes);
 }
 
