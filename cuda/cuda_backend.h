@@ -5,11 +5,12 @@
 #include <string>
 
 #include "cuda/memory.h"
+#include "cuda/visits.h"
 #include "tensor/backend.h"
 
 namespace moe::cuda {
 
-class CudaBackend final : public Backend {
+class CudaBackend : public Backend {
  public:
   explicit CudaBackend(int device);
   ~CudaBackend() override;
@@ -26,6 +27,10 @@ class CudaBackend final : public Backend {
   void matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) override;
   void matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) override;
   void outer_product(int64_t tokens, int64_t m, int64_t n, Rows v, Rows x, float *g, bool transposed) override;
+  void projection(int64_t tokens, Rows x, const Matrix &w, const float *bias, std::span<LowRankTerm> terms, Rows y, Store store,
+                  float *scratch) override;
+  void projection_backward(int64_t tokens, Rows x, const Matrix &w, std::span<LowRankTerm> terms, Rows dy, Rows dx, Store store,
+                           float *scratch) override;
   void embedding(int64_t tokens, const int32_t *ids, const Matrix &w, float scale, Rows out) override;
   void rms_norm(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows y, Store store) override;
   void rms_norm_backward(int64_t tokens, int64_t n, Rows x, const float *weight, float epsilon, Rows dy, Rows dx,
@@ -50,6 +55,10 @@ class CudaBackend final : public Backend {
                           const float *log_sum_exp, Rows dout, Rows dq, Rows dk, Rows dv) override;
   void gated_activation(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows h) override;
   void gated_activation_backward(int64_t tokens, int64_t f, Activation phi, Rows a, Rows b, Rows dh, Rows da, Rows db) override;
+  void ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0, Rows hbar,
+                   Rows y) override;
+  void ffn_mixture_backward(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0,
+                            Rows dhbar, Rows delta, Rows da0, Rows db0, Rows du, float *dgates) override;
   void router(const RouterShape &shape, Rows u, const float *weight, const float *bias, const RouterState &state) override;
   void router_backward(const RouterShape &shape, Rows u, const float *weight, const RouterState &state, const float *dgates,
                        const RouterLossGradient &losses, float *dz, float *dweight, float *dbias, Rows du) override;
@@ -69,6 +78,16 @@ class CudaBackend final : public Backend {
   T *scratch(int64_t count) {
     return static_cast<T *>(scratch_.at_least(static_cast<size_t>(count) * sizeof(T)));
   }
+  // take(arena) cuts the arrays of an op from that memory: once to measure, once to have them.
+  template <class Take>
+  void with_scratch(Take &&take) {
+    Arena measure;
+    take(measure);
+    const size_t bytes = measure.peak();
+    Arena arena(Memory(scratch<std::byte>(static_cast<int64_t>(bytes)), [](std::byte *) noexcept {}), bytes);
+    take(arena);
+  }
+  void list_visits(const Visits &visits, std::span<const Group> groups);
   bool dense(Rows x, const Matrix &w, Rows y) const;  // cuBLAS can take it
   void product(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store, bool transposed);
 

@@ -130,6 +130,11 @@ RouterShape DecoderLayer::router_shape() const {
   return shape;
 }
 
+FfnMixtureShape DecoderLayer::mixture_shape(const RouterState &router) const {
+  return {tokens_,         config_.hidden, config_.intermediate, experts_, config_.activation,
+          router.selected, router.gates,   overlay_.mixture->router->config().top_k};
+}
+
 AttentionShape DecoderLayer::attention_shape(int64_t layer) const {
   return {config_.heads, config_.kv_heads, config_.head_dimension, config_.layer[static_cast<size_t>(layer)].window, config_.attention_scale};
 }
@@ -262,7 +267,7 @@ void DecoderLayer::feed_forward(int64_t layer, float *y, LayerState &state, Laye
   if (routes(RouterKind::ffn)) {
     if (config_.sandwich_norms) ops_.fill(tokens_ * d, 0.0f, sum);
     const std::vector<MixtureExpert> experts = experts_of(layer);
-    const FfnMixtureShape shape{tokens_, d, f, experts_, config_.activation, state.ffn_router.selected, state.ffn_router.gates};
+    const FfnMixtureShape shape = mixture_shape(state.ffn_router);
     ops_.ffn_mixture(shape, experts, scratch.normed, state.gate, state.up, scratch.hidden, f32_rows(sum, d));
     if (hidden.dtype == DType::i8) ops_.copy(tokens_, f, scratch.hidden, hidden, Store::set);
     project(layer, Module::down_proj, hidden, f32_rows(sum, d), Store::add, state, scratch);

@@ -97,6 +97,7 @@ class DecoderLayer {
   bool trains_experts() const { return request_.train == Trainable::experts || request_.train == Trainable::joint; }
   bool trains_router() const { return request_.train == Trainable::router || request_.train == Trainable::joint; }
   AttentionShape attention_shape(int64_t layer) const;
+  FfnMixtureShape mixture_shape(const RouterState &router) const;
   Rows activations(Arena &arena, int64_t columns) const;
   // What the projections of one input read: i8 rows in the scratch where all their weights take them, else `rows` itself.
   Rows product_input(int64_t layer, std::initializer_list<Module> modules, Rows rows, const LayerScratch &scratch) const;

@@ -29,7 +29,7 @@ void DecoderLayer::backward_ffn(int64_t layer, LayerState &state, LayerScratch &
   }
   if (routes(RouterKind::ffn)) {
     const std::vector<MixtureExpert> experts = experts_of(layer);
-    const FfnMixtureShape shape{tokens_, d, f, experts_, config_.activation, state.ffn_router.selected, state.ffn_router.gates};
+    const FfnMixtureShape shape = mixture_shape(state.ffn_router);
     const auto &projection = w.projection;
     ops_.matmul_transposed(tokens_, scratch.dy, projection[static_cast<int>(Module::down_proj)], f32_rows(scratch.wide, f), Store::set);
     ops_.fill(tokens_ * d, 0.0f, scratch.du);

@@ -93,6 +93,7 @@ struct FfnMixtureShape {
   Activation activation = Activation::silu;
   const uint8_t *selected = nullptr;  // [T, E]
   const float *gates = nullptr;       // [T, E]
+  int64_t top_k = 0;                  // the most experts that a token selects; 0 = E
 };
 
 struct AdamW {
@@ -115,6 +116,7 @@ class Backend {
   virtual bool host_memory() const { return true; }
   virtual Memory allocate(size_t bytes);                            // 64-byte aligned, contents undefined; may outlive the backend
   virtual void upload(void *to, const void *from, size_t bytes);    // after what is queued; `from` is free at once
+  virtual size_t staging_bytes() const { return 0; }                // memory of the host through which uploads go
   virtual void download(void *to, const void *from, size_t bytes);  // waits for what is queued
   virtual void copy_bytes(void *to, const void *from, size_t bytes);  // inside the backend's memory, after what is queued
   virtual void synchronize() {}

@@ -322,12 +322,10 @@ struct RoutedProblem : Problem {
   bool active(int64_t t, size_t term) const { return !c.terms[term].gated || gate(term, t) != 0; }
 };
 
-constexpr const char *kIsComposite = "this backend computes the composite itself";
 constexpr int64_t kRoutedTokens[] = {1, 5, 9, 33, 150, 700};
 
 TEST(Projection, RoutedTermsEqualTheComposite) {
   for (const auto &backend : all_backends(2)) {
-    if (is_cuda(*backend)) GTEST_SKIP() << kIsComposite;
     Composite composite{*backend};
     for (const int64_t tokens : kRoutedTokens) {
       for (const DType dtype : {DType::f32, DType::bf16}) {
@@ -362,7 +360,6 @@ TEST(Projection, RoutedTermsEqualTheComposite) {
 
 TEST(Projection, RoutedTermsTakeInt8Rows) {
   for (const auto &backend : all_backends(2)) {
-    if (is_cuda(*backend)) GTEST_SKIP() << kIsComposite;
     for (const int64_t tokens : kRoutedTokens) {
       RoutedProblem p(tokens, DType::f32);
       std::vector<uint8_t> bytes(static_cast<size_t>(tokens * row_bytes(DType::i8, p.c.in)));
@@ -379,7 +376,6 @@ TEST(Projection, RoutedTermsTakeInt8Rows) {
 
 TEST(Projection, TermsThatNoTokenSelectsChangeNoBit) {
   for (const auto &backend : all_backends(2)) {
-    if (is_cuda(*backend)) GTEST_SKIP() << kIsComposite;
     for (const int64_t tokens : {3, 100}) {
       RoutedProblem p(tokens, DType::f32);
       std::fill(p.gates.begin(), p.gates.end(), 0.0f);
@@ -401,7 +397,6 @@ TEST(Projection, TermsThatNoTokenSelectsChangeNoBit) {
 TEST(Projection, ThreadsDoNotChangeABitOfRoutedTerms) {
   for (const BackendMaker &make : backend_makers()) {
     const auto one = make(1), two = make(2);
-    if (is_cuda(*one)) GTEST_SKIP() << kIsComposite;
     for (const int64_t tokens : kRoutedTokens) {
       RoutedProblem p(tokens, DType::bf16);
       RowsData first = p.output(), second = p.output();

@@ -26,7 +26,7 @@ void set_devices(int count);
 void set_capability(int capability);
 
 struct Statistics {
-  uint64_t launches, blocks, switches, barriers, collectives, accesses;
+  uint64_t launches, blocks, switches, barriers, collectives, accesses, waits;  // waits of the host
   int64_t live_allocations, live_bytes;
 };
 Statistics statistics();

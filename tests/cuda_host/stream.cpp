@@ -141,6 +141,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
   const OneCall call;
+  counters.waits++;
   finish_ordered_with_default();
   if (const cudaError_t error = check_copy(to, from, bytes, kind)) return set_error(error);
   do_copy(to, from, bytes);
@@ -178,6 +179,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
+  counters.waits++;
   if (real(stream) == &default_stream) finish_ordered_with_default();
   else finish(stream);
   return cudaSuccess;
@@ -185,6 +187,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaDeviceSynchronize() {
   const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
+  counters.waits++;
   finish_everything();
   return cudaSuccess;
 }
@@ -221,6 +224,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
+  if (event->done < event->recorded) counters.waits++;
   wait_for(event, event->recorded);
   return cudaSuccess;
 }
