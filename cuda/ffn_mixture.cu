@@ -1,8 +1,8 @@
-// The FFN mixture (formulas: tensor/backend.h, MixtureExpert, and lib/cpu/ffn_mixture_backward.cpp) without a word from the host: the
-// list of visits is made on the device (visits.h), the experts' products run over it (grouped_products.h), and what the experts make
-// is added token by token in the order of the experts. h_i - h_0 is exactly zero where B = 0: both are `gated` of the same numbers.
-// In memory of the op stand f values of each visit (backward: four times), d values, and its narrow rows; tokens are taken in pieces
-// that bound it.
+// The FFN mixture (formulas: tensor/backend.h, MixtureExpert, and lib/cpu/ffn_mixture_backward.cpp) without a word from the host:
+// the list of visits is made on the device (visits.h), the experts' products run over it (grouped_products.h), and what the
+// experts make is added token by token in the order of the experts. h_i - h_0 is exactly zero where B = 0: both are `gated` of
+// the same numbers. In memory of the op stand f values of each visit (backward: four times), d values, and its narrow rows;
+// tokens are taken in pieces that bound it.
 #include "cuda/cuda_backend.h"
 #include "cuda/gated_activation.h"
 #include "cuda/grouped_products.h"
@@ -40,9 +40,9 @@ int64_t experts_of_token(const FfnMixtureShape &shape) {
 // The arrays of the visits, f32.
 struct MixtureArrays {
   Visits v;
-  Narrow input{}, down{};              // s A^g u and s A^u u; g s A^d h
-  View h{}, out{};                     // [visits, f], [visits, d]
-  View a{}, b{}, q{};                  // [visits, f]: a_i and b_i, then da_i and db_i; s A^dT B^dT delta
+  Narrow input{}, down{};                    // s A^g u and s A^u u; g s A^d h
+  View h{}, out{};                           // [visits, f], [visits, d]
+  View a{}, b{}, q{};                        // [visits, f]: a_i and b_i, then da_i and db_i; s A^dT B^dT delta
   Narrow input_gradient{}, down_gradient{};  // s B^gT da and s B^uT db; s B^dT delta
 
   MixtureArrays(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts) {
@@ -118,9 +118,8 @@ struct BaseBackward {
 };
 
 // Of a visit, by a block: dg = <q, h> + <dhbar, h - h_0>, and da, db of dh = g (dhbar + q) in the places of a and b.
-__global__ void __launch_bounds__(kThreads)
-    visit_backward_kernel(Visits v, int64_t n, Activation phi, View a0, View b0, View dhbar, View a, View b, View h, View q,
-                          float *dgates) {
+__global__ void __launch_bounds__(kThreads) visit_backward_kernel(Visits v, int64_t n, Activation phi, View a0, View b0,
+                                                                  View dhbar, View a, View b, View h, View q, float *dgates) {
   const VisitTile tile = visit_tile<1>(v, blockIdx.x);
   if (tile.count == 0) return;
   const int32_t visit = tile.first, t = v.token[visit];
@@ -152,8 +151,8 @@ void CudaBackend::ffn_mixture(const FfnMixtureShape &shape, std::span<const Mixt
   const char *op = "ffn_mixture";
   const int64_t d = shape.hidden, f = shape.intermediate, most = tokens_of_piece(experts_of_token(shape), std::max(d, f));
   for (int64_t i = 0; shape.tokens > most && i < shape.tokens; i += most) {
-    ffn_mixture(piece_of(shape, i, std::min(most, shape.tokens - i)), experts, rows_from(u, i), rows_from(a0, i), rows_from(b0, i),
-                rows_from(hbar, i), rows_from(y, i));
+    ffn_mixture(piece_of(shape, i, std::min(most, shape.tokens - i)), experts, rows_from(u, i), rows_from(a0, i),
+                rows_from(b0, i), rows_from(hbar, i), rows_from(y, i));
   }
   if (shape.tokens == 0 || shape.tokens > most) return;
   MixtureArrays m(shape, experts);
@@ -191,14 +190,15 @@ void CudaBackend::ffn_mixture_backward(const FfnMixtureShape &shape, std::span<c
   narrow_product_back(on(), m.v, of_delta, d, 2, 2, m.down_gradient);
   wide_product_back(on(), m.v, m.down_gradient, f, kDown, m.q);
   fill(shape.tokens * shape.experts, 0, dgates);
-  MOE_LAUNCH((visit_backward_kernel), blocks_for(m.v.most, 1), kThreads, 0, on(), m.v, f, shape.activation, gate, up, dh, m.a, m.b,
-             m.h, m.q, dgates);
+  MOE_LAUNCH((visit_backward_kernel), blocks_for(m.v.most, 1), kThreads, 0, on(), m.v, f, shape.activation, gate, up, dh, m.a,
+             m.b, m.h, m.q, dgates);
   for_eights(on(), shape.tokens, f, BaseBackward{m.v, gate, up, dh, m.a, m.b, view(op, da0), view(op, db0), f, shape.activation});
 
   const VisitRows of_gate{m.a, false}, of_up{m.b, false};
   const auto any = [&](auto wants) { return std::any_of(experts.begin(), experts.end(), wants); };
   const bool trains_a = any([](const MixtureExpert &e) { return e.gate_gradient.a || e.up_gradient.a; });
-  if (any([](const MixtureExpert &e) { return e.gate_gradient.b; })) add_b_gradients(on(), m.v, m.input, 0, 0, kUnscaled, of_gate, f);
+  if (any([](const MixtureExpert &e) { return e.gate_gradient.b; }))
+    add_b_gradients(on(), m.v, m.input, 0, 0, kUnscaled, of_gate, f);
   if (any([](const MixtureExpert &e) { return e.up_gradient.b; })) add_b_gradients(on(), m.v, m.input, 0, 1, kUnscaled, of_up, f);
   if (any([](const MixtureExpert &e) { return e.down_gradient.a; })) {
     add_a_gradients(on(), m.v, m.down_gradient, 2, 2, kGated, of_h, f);

@@ -1,5 +1,5 @@
-// phi = silu or the tanh form of gelu, and its slope. Both are a s(u) with the sigmoid s: u = a, or 2 sqrt(2/pi) (a + 0.044715 a^3); the
-// slope is s + a s (1 - s) u'.
+// phi = silu or the tanh form of gelu, and its slope. Both are a s(u) with the sigmoid s: u = a, or 2 sqrt(2/pi) (a + 0.044715
+// a^3); the slope is s + a s (1 - s) u'.
 #pragma once
 #include "cuda/device.h"
 #include "tensor/backend.h"

@@ -1,9 +1,9 @@
-// Every kernel walks tiles of visits of one group; each sum belongs to one visit (or to one element of a gradient, over the group's
-// visits in order), so no sum depends on which visits share a tile. Tiles that do not exist end at once.
+// Every kernel walks tiles of visits of one group; each sum belongs to one visit (or to one element of a gradient, over the
+// group's visits in order), so no sum depends on which visits share a tile. Tiles that do not exist end at once.
 //   narrow        as gemv.cu: a warp takes a row of A and up to 8 visits
 //   narrow, back  16 ranks of up to 8 visits; 16 threads share the sum over a column of B
-//   wide          tiles of 32 visits and 64 columns, 32 of the rank at a time; pitches of 33 and 65 keep columns apart in the banks
-//   gradients     a block takes 16 ranks and 64 columns of one group's factor
+//   wide          tiles of 32 visits and 64 columns, 32 of the rank at a time; pitches of 33 and 65 keep columns apart in the
+//   banks gradients     a block takes 16 ranks and 64 columns of one group's factor
 #include "cuda/grouped_products.h"
 
 #include "cuda/gated_activation.h"
@@ -245,7 +245,8 @@ __global__ void __launch_bounds__(kThreads)
       const int32_t visit = start + i / kTileM;
       const int64_t m = first_m + i % kTileM;
       float value = 0;
-      if (visit < end && m < rank) value = low.data[visit * low.stride + before + m] * scaling.of(group.factors[factor].scale, v.gate[visit]);
+      if (visit < end && m < rank)
+        value = low.data[visit * low.stride + before + m] * scaling.of(group.factors[factor].scale, v.gate[visit]);
       left[i / kTileM][i % kTileM] = value;
     }
     __syncthreads();
@@ -279,7 +280,8 @@ struct AddVisits {
 };
 
 template <bool kOfB>
-void add_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows x, int64_t n) {
+void add_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows x,
+                   int64_t n) {
   if (low.stride == 0) return;
   const dim3 grid(blocks_for(n, kTileN), blocks_for(low.stride, kTileM), blocks_for(v.groups, 1));
   MOE_LAUNCH((gradient_kernel<kOfB>), grid, kThreads, 0, stream, v, low, first, factor, scaling, x, n);
@@ -293,7 +295,8 @@ void wide(cudaStream_t stream, const Visits &v, Narrow low, int64_t columns, Fac
 
 }  // namespace
 
-void narrow_product(cudaStream_t stream, const Visits &v, VisitRows x, int64_t in, FactorRange factors, Scaling scaling, Narrow low) {
+void narrow_product(cudaStream_t stream, const Visits &v, VisitRows x, int64_t in, FactorRange factors, Scaling scaling,
+                    Narrow low) {
   if (low.stride == 0) return;
   const dim3 grid(blocks_for(most_tiles<kNarrowVisits>(v), 1), blocks_for(low.stride, kNarrowThreads / 32));
   MOE_LAUNCH((narrow_kernel), grid, kNarrowThreads, 0, stream, v, x, in, factors, scaling, low);
@@ -309,7 +312,8 @@ void wide_product(cudaStream_t stream, const Visits &v, Narrow low, int64_t out,
 void wide_product_back(cudaStream_t stream, const Visits &v, Narrow low, int64_t in, FactorRange factors, View y) {
   wide<true>(stream, v, low, in, factors, y);
 }
-void add_a_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows x, int64_t in) {
+void add_a_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows x,
+                     int64_t in) {
   add_gradients<false>(stream, v, low, first, factor, scaling, x, in);
 }
 void add_b_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows dy,

@@ -1,5 +1,5 @@
-// Products of the visits of a mixture with the low-rank factors of their groups (visits.h). Factors are A [rank, in] and B [out, rank].
-// A visit's narrow row holds the values of some consecutive factors of its group one after another.
+// Products of the visits of a mixture with the low-rank factors of their groups (visits.h). Factors are A [rank, in] and B [out,
+// rank]. A visit's narrow row holds the values of some consecutive factors of its group one after another.
 #pragma once
 #include "cuda/rows.h"
 #include "cuda/visits.h"
@@ -25,12 +25,15 @@ struct Narrow {  // f32 [visits, stride]
 // By what a narrow row is multiplied.
 struct Scaling {
   bool scale, gate;
-  __device__ float of(float scale_value, float gate_value) const { return (scale ? scale_value : 1.0f) * (gate ? gate_value : 1.0f); }
+  __device__ float of(float scale_value, float gate_value) const {
+    return (scale ? scale_value : 1.0f) * (gate ? gate_value : 1.0f);
+  }
 };
 constexpr Scaling kScaled{true, false}, kGated{false, true}, kBoth{true, true}, kUnscaled{false, false};
 
 // low = A x
-void narrow_product(cudaStream_t stream, const Visits &v, VisitRows x, int64_t in, FactorRange factors, Scaling scaling, Narrow low);
+void narrow_product(cudaStream_t stream, const Visits &v, VisitRows x, int64_t in, FactorRange factors, Scaling scaling,
+                    Narrow low);
 // low = s B^T dy of one factor, behind the values of the factors from `first` on
 void narrow_product_back(cudaStream_t stream, const Visits &v, VisitRows dy, int64_t out, int first, int factor, Narrow low);
 // y = sum of B low over the factors
@@ -38,13 +41,15 @@ void wide_product(cudaStream_t stream, const Visits &v, Narrow low, int64_t out,
 // y = sum of A^T low
 void wide_product_back(cudaStream_t stream, const Visits &v, Narrow low, int64_t in, FactorRange factors, View y);
 // Where A of the factor trains: dA += low^T x, its values in low behind those of the factors from `first` on.
-void add_a_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows x, int64_t in);
+void add_a_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows x,
+                     int64_t in);
 // Where B trains: dB += dy^T low
 void add_b_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows dy,
                      int64_t out);
 
 // What an expert makes of its visits: a = a0 + B^g low, b = b0 + B^u low, h = phi(a) b; a and b may be without data.
-void expert_network(cudaStream_t stream, const Visits &v, Narrow low, int64_t f, Activation phi, View a0, View b0, View a, View b, View h);
+void expert_network(cudaStream_t stream, const Visits &v, Narrow low, int64_t f, Activation phi, View a0, View b0, View a, View b,
+                    View h);
 
 // y = from + the rows x of a token's visits by rising group; `from` may be y.
 void add_visits(cudaStream_t stream, const Visits &v, View x, View from, View y, int64_t n);

@@ -1,7 +1,7 @@
-// The gated low-rank terms of a projection (formulas: tensor/backend.h, LowRankTerm), each over the tokens whose gate is not 0, by the
-// list of visits (visits.h) and the products of a mixture (grouped_products.h). The rest is the composite's: the base product, terms
-// without a gate, and where something is dropped out all of it.
-// A token whose gate is 0 gets no gate gradient. Nobody misses it: see lib/cpu/projection.cpp.
+// The gated low-rank terms of a projection (formulas: tensor/backend.h, LowRankTerm), each over the tokens whose gate is not 0,
+// by the list of visits (visits.h) and the products of a mixture (grouped_products.h). The rest is the composite's: the base
+// product, terms without a gate, and where something is dropped out all of it. A token whose gate is 0 gets no gate gradient.
+// Nobody misses it: see lib/cpu/projection.cpp.
 #include "cuda/cuda_backend.h"
 #include "cuda/grouped_products.h"
 

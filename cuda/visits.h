@@ -1,6 +1,7 @@
-// The visits of a mixture: the pairs (group, token) of a group of low-rank factors, which is an expert of an FFN mixture or a gated
-// term of a projection, and a token that goes through it. Groups follow in order, the visits of a group in the order of their
-// tokens. The list stays on the device: a kernel over visits is launched for the most there can be and reads in `first` how many there are.
+// The visits of a mixture: the pairs (group, token) of a group of low-rank factors, which is an expert of an FFN mixture or a
+// gated term of a projection, and a token that goes through it. Groups follow in order, the visits of a group in the order of
+// their tokens. The list stays on the device: a kernel over visits is launched for the most there can be and reads in `first` how
+// many there are.
 #pragma once
 #include <algorithm>
 #include <span>
@@ -17,18 +18,18 @@ struct Group {
   const uint8_t *selected = nullptr;  // of token t at selected[t * stride]; nullptr = the tokens whose gate is not 0
   const float *gate = nullptr;        // of token t at gate[t * stride]
   int64_t stride = 0;
-  float *gate_gradient = nullptr;     // likewise
+  float *gate_gradient = nullptr;  // likewise
 
   __host__ __device__ int64_t rank() const { return factors[0].rank + factors[1].rank + factors[2].rank; }
 };
 
 struct Visits {
   int64_t tokens = 0, groups = 0, most = 0;  // most visits
-  Group *group = nullptr;    // [groups]
-  int32_t *first = nullptr;  // [groups + 1] of each group
-  int32_t *token = nullptr;  // [most]
-  float *gate = nullptr;     // [most]
-  int32_t *at = nullptr;     // [tokens, groups] the visit, or -1
+  Group *group = nullptr;                    // [groups]
+  int32_t *first = nullptr;                  // [groups + 1] of each group
+  int32_t *token = nullptr;                  // [most]
+  float *gate = nullptr;                     // [most]
+  int32_t *at = nullptr;                     // [tokens, groups] the visit, or -1
 
   void take(Arena &arena) {
     group = arena.take<Group>(static_cast<size_t>(groups));

@@ -96,7 +96,8 @@ struct Terms {
     const auto zeros = [](int64_t n) { return std::vector<float>(static_cast<size_t>(n)); };
     gates = dgates = zeros(tokens * terms);
     u = zeros(tokens * terms), da = zeros(terms * in), db = zeros(terms * out), y = zeros(tokens * out), dx = zeros(tokens * in);
-    for (size_t i = 0; i < gates.size(); i++) gates[i] = random_uniform(6, i) < 0.02 ? static_cast<float>(random_uniform(7, i)) : 0;
+    for (size_t i = 0; i < gates.size(); i++)
+      gates[i] = random_uniform(6, i) < 0.02 ? static_cast<float>(random_uniform(7, i)) : 0;
   }
   void run(Backend &ops) {
     std::vector<LowRankTerm> all;
