@@ -42,6 +42,7 @@ CudaBackend::CudaBackend(int device) : device_(device) {
   tensor_cores_ = major >= 8;
   name_ = text("cuda:", device, " sm_", major, minor, tensor_cores_ ? " bf16" : "");
   stream_.create();
+  staging_.create();
   blas_.create(stream_.get());
   bad_index_ = DeviceBuffer(kIndexKinds * sizeof(BadIndex));
   check(cudaMemsetAsync(bad_index_.data(), 0xff, bad_index_.bytes(), stream_.get()), "memory of the device");
@@ -68,7 +69,7 @@ Memory CudaBackend::allocate(size_t bytes) {
 
 void CudaBackend::upload(void *to, const void *from, size_t bytes) {
   select();
-  if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_.get()), "copy to the device");
+  staging_.upload(stream_.get(), to, from, bytes);
 }
 void CudaBackend::download(void *to, const void *from, size_t bytes) {
   select();

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cuda/memory.h"
+#include "cuda/staging.h"
 #include "cuda/visits.h"
 #include "tensor/backend.h"
 
@@ -20,6 +21,7 @@ class CudaBackend : public Backend {
   bool host_memory() const override { return false; }
   Memory allocate(size_t bytes) override;
   void upload(void *to, const void *from, size_t bytes) override;
+  size_t staging_bytes() const override { return Staging::kBytes; }
   void download(void *to, const void *from, size_t bytes) override;
   void copy_bytes(void *to, const void *from, size_t bytes) override;
   void synchronize() override;
@@ -95,6 +97,7 @@ class CudaBackend : public Backend {
   std::string name_;
   bool tensor_cores_ = false;  // mma.sync with bf16, from sm_80 on
   Stream stream_;
+  Staging staging_;
   Blas blas_;
   GrowingBuffer scratch_, logits_;
   DeviceBuffer bad_index_;        // see check_index.h

@@ -28,6 +28,25 @@ class DeviceBuffer {
   size_t bytes_ = 0;
 };
 
+// Memory of the host that the device reads by itself, while the host goes on.
+class PinnedBuffer {
+ public:
+  PinnedBuffer() = default;
+  ~PinnedBuffer() {
+    if (data_) cudaFreeHost(data_);
+  }
+  PinnedBuffer(const PinnedBuffer &) = delete;
+  void create(size_t bytes) {
+    void *data = nullptr;
+    check(cudaMallocHost(&data, bytes), "pinned memory of the host");
+    data_ = static_cast<std::byte *>(data);
+  }
+  std::byte *data() const { return data_; }
+
+ private:
+  std::byte *data_ = nullptr;
+};
+
 // Contents are undefined after each call; a step that has run once allocates nothing.
 class GrowingBuffer {
  public:
@@ -55,6 +74,21 @@ class Stream {
 
  private:
   cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+ public:
+  Event() = default;
+  ~Event() {
+    if (event_) cudaEventDestroy(event_);
+  }
+  Event(const Event &) = delete;
+  void create() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "an event"); }
+  void record(cudaStream_t stream) { check(cudaEventRecord(event_, stream), "an event"); }
+  void wait() { check(cudaEventSynchronize(event_), "the work of the device"); }  // at once if it was never recorded
+
+ private:
+  cudaEvent_t event_ = nullptr;
 };
 
 class Blas {

@@ -168,9 +168,9 @@ const float *WeightLoader::put(const std::vector<float> &values) {
 }
 
 // Into the next free memory; the reads are spread over the threads, each of which uploads what it has read.
-void WeightLoader::read_matrices(const std::vector<Planned> &planned) {
+void WeightLoader::read_matrices(std::vector<Planned> &planned) {
   std::vector<Piece> pieces;
-  for (const Planned &p : planned) {
+  for (Planned &p : planned) {
     model_.weight_bytes_ += p.tensor->bytes;
     p.matrix->data = mapped(p);
     if (p.matrix->data) continue;
@@ -185,17 +185,19 @@ void WeightLoader::read_matrices(const std::vector<Planned> &planned) {
     std::vector<std::byte> &read = staging[static_cast<size_t>(thread)];
     read.resize(piece.bytes);
     read_piece(piece, read.data());
+    keep_ends(piece, read.data());
     ops_.upload(piece.destination, read.data(), piece.bytes);
   });
   for (const Planned &p : planned) add_matrix_to_fingerprint(p);
 }
 
-void WeightLoader::cut(const Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const {
+void WeightLoader::cut(Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const {
   const uint64_t bytes = planned.tensor->bytes;
   const uint64_t heads = static_cast<uint64_t>(planned.interleaved_heads), step = heads ? bytes / heads : kPieceBytes;
   const int64_t rows = heads ? planned.matrix->rows / planned.interleaved_heads : 0;
+  if (!ops_.host_memory()) planned.ends.resize(2 * hashed_bytes(bytes));
   for (uint64_t offset = 0; offset < bytes; offset += step) {
-    pieces.push_back({planned.tensor, offset, std::min(step, bytes - offset), destination + offset, rows});
+    pieces.push_back({planned.tensor, offset, std::min(step, bytes - offset), destination + offset, rows, planned.ends.data()});
   }
 }
 
@@ -229,17 +231,23 @@ const float *WeightLoader::read_norm(const std::string &name, std::string canoni
   return put(values);
 }
 
+// What of a piece lies in the first and in the last bytes of its tensor.
+void WeightLoader::keep_ends(const Piece &piece, const std::byte *read) const {
+  const uint64_t tensor = piece.tensor->bytes, part = hashed_bytes(tensor);
+  const auto keep = [&](uint64_t first, std::byte *to) {
+    const uint64_t begin = std::max(first, piece.offset), end = std::min(first + part, piece.offset + piece.bytes);
+    if (begin < end) std::memcpy(to + (begin - first), read + (begin - piece.offset), end - begin);
+  };
+  keep(0, piece.ends);
+  keep(tensor - part, piece.ends + part);
+}
+
 // Both ends as they stand in the model.
 void WeightLoader::add_matrix_to_fingerprint(const Planned &planned) {
   const size_t bytes = planned.tensor->bytes, part = hashed_bytes(bytes);
-  const std::byte *first = static_cast<const std::byte *>(planned.matrix->data), *last = first + bytes - part;
-  std::vector<std::byte> ends;
-  if (!ops_.host_memory()) {
-    ends.resize(2 * part);
-    ops_.download(ends.data(), first, part);
-    ops_.download(ends.data() + part, last, part);
-    first = ends.data(), last = first + part;
-  }
+  const auto *stored = static_cast<const std::byte *>(planned.matrix->data);
+  const std::byte *first = planned.ends.empty() ? stored : planned.ends.data();
+  const std::byte *last = planned.ends.empty() ? stored + bytes - part : first + part;
   add_to_fingerprint(planned.canonical_name, *planned.tensor, first, last, part);
 }
 

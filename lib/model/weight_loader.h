@@ -29,12 +29,14 @@ class WeightLoader {
     uint64_t offset = 0, bytes = 0;
     std::byte *destination = nullptr;
     int64_t rows = 0;
+    std::byte *ends = nullptr;  // of its tensor
   };
   struct Planned {
     const TensorInfo *tensor = nullptr;
     std::string canonical_name;
     Matrix *matrix = nullptr;
     int64_t interleaved_heads = 0;
+    std::vector<std::byte> ends;  // the hashed ones, where the weights are not the host's
   };
 
   WeightLoader(BaseModel &model, const TensorSource &file, const WeightNames &names, bool interleaved)
@@ -51,9 +53,10 @@ class WeightLoader {
   std::vector<Planned> plan_layer(int64_t layer);
   const std::byte *mapped(const Planned &planned) const;
   uint64_t bytes_of(const std::vector<Planned> &planned) const;
-  void read_matrices(const std::vector<Planned> &planned);
-  void cut(const Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const;
+  void read_matrices(std::vector<Planned> &planned);
+  void cut(Planned &planned, std::byte *destination, std::vector<Piece> &pieces) const;
   void read_piece(const Piece &piece, std::byte *destination) const;
+  void keep_ends(const Piece &piece, const std::byte *read) const;
   uint64_t bytes_of_norms() const;
   void allocate(uint64_t bytes);
   std::byte *take(uint64_t bytes);

@@ -74,6 +74,7 @@ MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainab
                   {"optimizer", 2 * trained},
                   {"activations", training_pass_bytes(model, overlay, request, tokens, supervised)},
                   {"kernel scratch", kernel_scratch(model, supervised)}};
+    if (const uint64_t staging = model.backend().staging_bytes()) plan.bytes.push_back({"staging", staging});
     if (memory_limit == 0 || plan.total() <= memory_limit) return plan;
     if (checkpointed == 0) plain = plan.total();
   }

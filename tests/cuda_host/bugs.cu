@@ -254,6 +254,27 @@ bool staging_reused_too_early(bool fixed) {
   check(cudaFreeHost(memory), "pinned memory");
   return right;
 }
+// Three pieces through a ring of two slots; the bug does not wait for the event of the slot.
+bool ring_slot_reused_too_early(bool fixed) {
+  constexpr int kSlots = 2, kPieces = 3;
+  Floats out[kPieces];
+  Stream stream;
+  stream.create();
+  moe::cuda::PinnedBuffer ring;
+  ring.create(kSlots * kThreads * sizeof(float));
+  moe::cuda::Event done[kSlots];
+  for (moe::cuda::Event &event : done) event.create();
+  for (int piece = 0; piece < kPieces; piece++) {
+    const int slot = piece % kSlots;
+    float *const values = reinterpret_cast<float *>(ring.data()) + slot * kThreads;
+    if (fixed) done[slot].wait();
+    for (int i = 0; i < kThreads; i++) values[i] = static_cast<float>(piece);
+    check(cudaMemcpyAsync(out[piece].data(), values, kThreads * sizeof(float), cudaMemcpyHostToDevice, stream.get()), "copy");
+    done[slot].record(stream.get());
+  }
+  check(cudaStreamSynchronize(stream.get()), "wait");
+  return out[0].all(0) && out[1].all(1) && out[2].all(2);
+}
 bool missing_event(bool fixed) {
   Floats x(2), out;
   Stream first, second;

@@ -24,6 +24,7 @@ bool race_of_filling_loops(bool fixed);
 bool misaligned_read(bool fixed);
 bool unsynchronised_host_read(bool fixed);
 bool staging_reused_too_early(bool fixed);
+bool ring_slot_reused_too_early(bool fixed);
 bool missing_event(bool fixed);
 bool host_read_of_device_memory(bool fixed);
 bool endless_recursion(bool fixed);

@@ -79,8 +79,15 @@ TEST_F(AsyncBugs, UnsynchronisedHostRead) {
   EXPECT_TRUE(unsynchronised_host_read(false));
 }
 TEST_F(AsyncBugs, StagingReusedTooEarly) {
-  EXPECT_TRUE(staging_reused_too_early(true));
-  EXPECT_FALSE(staging_reused_too_early(false));
+  EXPECT_SEEN(staging_reused_too_early, "pinned memory was changed before its copy");
+}
+TEST_F(AsyncBugs, RingSlotReusedTooEarly) {
+  for (uint64_t seed : {0, 1, 2, 3}) {
+    set_seed(seed);
+    EXPECT_TRUE(ring_slot_reused_too_early(true));
+  }
+  set_seed(0);
+  EXPECT_SEEN(ring_slot_reused_too_early, "pinned memory was changed before its copy");
 }
 TEST_F(AsyncBugs, MissingEvent) {
   for (uint64_t seed : {0, 1, 2, 3}) {

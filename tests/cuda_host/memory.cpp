@@ -199,15 +199,19 @@ cudaError_t cudaFree(void *pointer) {
 cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
   const OneCall call;
   if (const cudaError_t state = device_state()) return set_error(state);
+  if (failing_allocation > 0 && --failing_allocation == 0) return set_error(cudaErrorMemoryAllocation);
   *pointer = malloc(bytes);
   if (!*pointer) return set_error(cudaErrorMemoryAllocation);
   pinned[*pointer] = bytes;
+  counters.live_allocations++;
   return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void *pointer) {
   const OneCall call;
   finish_everything();
-  if (pointer && pinned.erase(pointer) == 0) return set_error(cudaErrorInvalidValue);
+  if (!pointer) return cudaSuccess;
+  if (pinned.erase(pointer) == 0) return set_error(cudaErrorInvalidValue);
+  counters.live_allocations--;
   free(pointer);
   return cudaSuccess;
 }

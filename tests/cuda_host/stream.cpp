@@ -131,9 +131,14 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
   const OneCall call;
   if (const cudaError_t error = check_copy(to, from, bytes, kind)) return set_error(error);
   if (async_mode && side_of(to) == Side::host) memset(to, 0xff, bytes);  // undefined until the stream is waited for
-  if (async_mode && side_of(from) == Side::host && !is_pinned(from)) {   // pageable memory is staged before the call returns
+  if (async_mode && side_of(from) == Side::host) {
+    // Pageable memory is staged before the call returns; pinned memory is read later and must then still be the same.
     std::vector<char> staged(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
-    enqueue(stream, [=, staged = std::move(staged)] { do_copy(to, staged.data(), bytes); });
+    const bool read_later = is_pinned(from);
+    enqueue(stream, [=, staged = std::move(staged)] {
+      if (read_later && memcmp(from, staged.data(), bytes) != 0) fail("pinned memory was changed before its copy to the device was done");
+      do_copy(to, staged.data(), bytes);
+    });
   } else {
     enqueue(stream, [=] { do_copy(to, from, bytes); });
   }

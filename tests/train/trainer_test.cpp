@@ -436,6 +436,14 @@ TEST(JointTrainer, ThePlanCountsTheExpertsAndWhatTheirTrainingTakes) {
   EXPECT_EQ(joint.total() - router.total(), 4 * experts);  // the copies, gradients, two moments
 }
 
+TEST(JointTrainer, ThePlanCountsTheMemoryOfTheHostThatADeviceReads) {
+  const JointRun run = joint_run();
+  uint64_t staging = 0;
+  for (const auto &[purpose, bytes] : run.trainer->plan().bytes) staging += purpose == "staging" ? bytes : 0;
+  EXPECT_EQ(staging, run.model->backend().staging_bytes());
+  EXPECT_EQ(staging > 0, !run.model->backend().host_memory());
+}
+
 TEST(RouterTrainer, UntrainedExpertsAreAWarningNotADeadRouter) {
   RouterRun run = router_run({}, 2, false);
   for (int i = 0; i < 22; i++) run.trainer->step(nullptr, nullptr);
