@@ -40,8 +40,9 @@ Skipped RepeatedIds::count() {
   return repeated;
 }
 
-ExampleReader::ExampleReader(const std::string &path, const std::string &schema)
-    : path_(path), schema_(choose_schema(path, schema)), rows_(path, schema_.plain_text) {}
+ExampleReader::ExampleReader(const std::string &path, const std::string &schema, bool whole_rows)
+    : path_(path), schema_(choose_schema(path, schema)),
+      rows_(path, schema_.plain_text, whole_rows ? std::vector<std::string>() : schema_.columns()) {}
 
 bool ExampleReader::next(Example &example) {
   Json row;

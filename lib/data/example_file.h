@@ -26,8 +26,9 @@ class RepeatedIds {
 class ExampleReader {
  public:
   // `schema` "" = found from the rows. Code::invalid when no schema fits (with the fields that were seen and the known schemas),
-  // or when the rows do not tell from where their answers count; Code::format for an empty file.
-  ExampleReader(const std::string &path, const std::string &schema);
+  // or when the rows do not tell from where their answers count; Code::format for an empty file. whole_rows: also the columns that
+  // the schema does not need, for on_skip.
+  ExampleReader(const std::string &path, const std::string &schema, bool whole_rows = false);
 
   bool next(Example &example);  // false after the last
   // Code::invalid when the answers read so far contradict the schema throughout: they count from 1 where it says 0, or the

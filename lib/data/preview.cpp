@@ -97,7 +97,7 @@ std::string preview_examples(const std::string &path, const PreviewOptions &opti
                              const ChatRenderer *chat) {
   Json row;
   if (!RowReader(path).next(row)) return Json::object({{"file", path}, {"rows", 0}, {"whole_file", true}, {"empty", true}}).dump() + "\n";
-  ExampleReader reader(path, options.schema);
+  ExampleReader reader(path, options.schema, options.show_skipped > 0);
   std::optional<ExampleTokenizer> tokens;
   if (tokenizer) tokens.emplace(*tokenizer, chat, options.max_length);
   std::string lines;

@@ -197,6 +197,20 @@ std::vector<std::string> Schema::required_roles() const {
   return roles;
 }
 
+std::vector<std::string> Schema::columns() const {
+  std::vector<std::string> names;
+  const auto add = [&](const std::string &name) {
+    names.push_back(name);
+    if (const size_t dot = name.find('.'); dot != std::string::npos) names.push_back(name.substr(0, dot));
+  };
+  add("id");
+  if (!each.empty()) add(each);
+  for (const std::string &name : option_fields) add(name);
+  for (const Field &field : fields)
+    for (const std::string &name : field.names) add(name);
+  return names;
+}
+
 bool Schema::fits(const Json &row) const {
   if (!row.is_object() || by_name_only) return false;
   const Json *entry = nullptr;  // with `each`, roles may be fields of the entries

@@ -60,6 +60,8 @@ struct Schema {
   const Field *find(std::string_view role) const;
   // The roles a row must have: those that every prompt uses, the completion, options, answer, text, messages.
   std::vector<std::string> required_roles() const;
+  // Names of the columns that hold its fields, of which a file may have some: the fields, of "a.b" also "a", and "id".
+  std::vector<std::string> columns() const;
   // True when an object row has every field that is required, and the mark of detection.
   bool fits(const Json &row) const;
   // How specific fits() is: the number of conditions.

@@ -69,7 +69,7 @@ std::vector<Schema> recognise(const std::string &path) {
 // The member of a group that counts answers as the whole file does.
 Schema decide(const std::string &path, const std::vector<Schema> &group) {
   AnswerBase base;
-  RowReader rows(path);
+  RowReader rows(path, group.front().plain_text, group.front().columns());
   for (Json row; rows.next(row);) base.see(group.front(), row, static_cast<int64_t>(rows.number()));
   const std::string field = "answers ('" + group.front().find("answer")->names.front() + "')";
   if (base.zero_row && base.top_row)

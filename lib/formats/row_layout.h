@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "formats/byte_stream.h"
@@ -35,7 +36,7 @@ bool is_document_line(const Json &line);
 std::unique_ptr<RowLayout> separated_cells(TextWindow window, std::string_view name);
 std::unique_ptr<RowLayout> plain_text(TextWindow window, PlainText rows);
 // Told by its first bytes (ParquetFile::matches), whatever the name; it takes the file, not a window.
-std::unique_ptr<RowLayout> parquet_table(const std::string &path);
+std::unique_ptr<RowLayout> parquet_table(const std::string &path, const std::vector<std::string> &columns);
 
 inline bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 

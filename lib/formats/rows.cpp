@@ -42,8 +42,8 @@ bool is_lines(const std::string &path, std::string_view name) {
   return window.skip_blanks();
 }
 
-std::unique_ptr<RowLayout> open_layout(const std::string &path, PlainText text_rows) {
-  if (path.ends_with(".parquet") || ParquetFile::matches(File(path))) return parquet_table(path);
+std::unique_ptr<RowLayout> open_layout(const std::string &path, PlainText text_rows, const std::vector<std::string> &columns) {
+  if (path.ends_with(".parquet") || ParquetFile::matches(File(path))) return parquet_table(path, columns);
   const std::string_view name = uncompressed_name(path);
   TextWindow window(path);
   if (ends_with_any(name, kPlainTextNames)) return plain_text(std::move(window), text_rows);
@@ -68,7 +68,8 @@ std::string row_file_endings() {
   return endings + "and with .gz or .zst";
 }
 
-RowReader::RowReader(const std::string &path, PlainText plain_text) : path_(path), layout_(open_layout(path, plain_text)) {}
+RowReader::RowReader(const std::string &path, PlainText plain_text, const std::vector<std::string> &columns)
+    : path_(path), layout_(open_layout(path, plain_text, columns)) {}
 
 RowReader::~RowReader() = default;
 

@@ -27,7 +27,9 @@ enum class PlainText { document, paragraphs };  // what is one row of a plain te
 
 class RowReader {
  public:
-  explicit RowReader(const std::string &path, PlainText plain_text = PlainText::document);
+  // columns: those that are wanted, {} = all. Where a layout can, it leaves the others out without reading them (Parquet); names that
+  // the file does not have are passed over, and when it has none of them all are read.
+  explicit RowReader(const std::string &path, PlainText plain_text = PlainText::document, const std::vector<std::string> &columns = {});
   ~RowReader();
 
   // False after the last row. A row that cannot be read is null and has a defect: text that is not UTF-8, a record with too few

@@ -241,6 +241,32 @@ TEST_F(ExampleFileTest, ParquetRowsAreExamples) {
   EXPECT_EQ(examples.skipped.total(), 1);
 }
 
+// The pages of the other columns are no pages: whoever looks at them fails.
+TEST_F(ExampleFileTest, OfAParquetFileTheColumnsOfTheSchemaAreRead) {
+  using test::ParquetBuilder;
+  const auto chunk = [](const std::vector<std::string> &texts) {
+    const int count = static_cast<int>(texts.size());
+    return ParquetBuilder::Chunk{count, ParquetBuilder::page(count, ParquetEncoding::plain, test::plain_texts(texts))};
+  };
+  const ParquetBuilder::Chunk damaged{2, std::string(40, '\xFF')};
+  const std::string path = file("train.parquet", ParquetBuilder()
+                                                     .text("before")
+                                                     .text("question")
+                                                     .text("between")
+                                                     .text("answer")
+                                                     .text("after")
+                                                     .row_group(2, {damaged, chunk({"1 + 1?", "1 + 2?"}), damaged,
+                                                                    chunk({"#### 2", "#### 3"}), damaged})
+                                                     .file());
+  EXPECT_FAILS(read_rows(path), Code::format, "column 'before'");
+  const ExampleFile examples = read_examples(path, "gsm8k", 0);
+  ASSERT_EQ(examples.examples.size(), 2u);
+  EXPECT_EQ(examples.examples[1].prompt, "1 + 2?\n");
+  EXPECT_EQ(examples.examples[1].reference, "3");
+  EXPECT_FAILS(ExampleReader(path, "gsm8k", true).next(*std::make_unique<Example>()), Code::format, "column 'before'");
+  EXPECT_FAILS(read_examples(path, "casehold", 0), Code::format, "column 'before'");  // none of its columns is there
+}
+
 TEST_F(ExampleFileTest, AFolderIsItsDataFilesInOrder) {
   file("b.jsonl", "");
   file("a.txt", "");

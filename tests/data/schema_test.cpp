@@ -89,6 +89,13 @@ TEST(Schema, RefusesFilesThatAreNotSchemas) {
   EXPECT_FAILS(program(R"("{generated}{tests}{other}")"), Code::format, "{other}");
 }
 
+TEST(Schema, NeedsTheColumnsOfItsFields) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(find_schemas("gsm8k").at(0).columns(), (Names{"id", "question", "answer"}));
+  EXPECT_EQ(parsed(schema_text("completion", R"({"q": ["a.b.0", "c"]})", R"(, "each": "list.x", "prompt": "{q}", "completion": "{q}")")).columns(),
+            (Names{"id", "list.x", "list", "a.b.0", "a", "c"}));
+}
+
 TEST(Schema, NamesOfFieldsReachInsideOfThem) {
   const Json row = Json::parse(R"({"a": {"b": [1, {"c": "deep"}], "x.y": 5}, "a.b": "exact", "list": ["p", "q"], "n": 3})", "row");
   const auto found = [&](const char *name) {
