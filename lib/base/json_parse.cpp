@@ -100,7 +100,7 @@ class Json::Parser {
     do {
       skip_space();
       if (peek() != '"') refuse("expected a key in quotes");
-      auto &[key, value] = object.members_.emplace_back();
+      auto &[key, value] = object.members_.emplace_back(std::string(), Json());
       parse_string(key);
       skip_space();
       if (!accept(':')) refuse("expected ':'");
