@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kReported = 5;
 constexpr size_t kRun = 4;         // words
 constexpr size_t kFewest = 8;      // words of a sequence that have to count
-constexpr size_t kOften = 20;      // a run in more than 1 / kOften of the training sequences, and in more than two, does not count
+constexpr size_t kOften = 20;      // a run in more than 1 / kOften of a training file's sequences, and in more than two, does not count
 constexpr double kSimilar = 0.75;
 
 using Words = std::vector<int32_t>;
@@ -112,10 +112,11 @@ class LeakIndex {
       each_run(words_of(sequence), [&](size_t, uint64_t run) { runs_.try_emplace(run); });
     });
     each(training_, [&](size_t number, const Dataset::Sequence &sequence) {
-      trained_ = number + 1;
-      if (const auto found = prompts_.find(sequence.prompt); found != prompts_.end()) found->second.add(number);
+      if (sequence.file >= trained_.size()) trained_.resize(sequence.file + 1);
+      trained_[sequence.file]++;
+      if (const auto found = prompts_.find(sequence.prompt); found != prompts_.end()) found->second.add(number, sequence.file, trained_);
       each_run(words_of(sequence), [&](size_t, uint64_t hash) {
-        if (const auto found = runs_.find(hash); found != runs_.end()) found->second.add(number);
+        if (const auto found = runs_.find(hash); found != runs_.end()) found->second.add(number, sequence.file, trained_);
       });
     });
   }
@@ -140,16 +141,28 @@ class LeakIndex {
 
  private:
   static constexpr size_t kNone = SIZE_MAX;
-  struct Places {  // training sequences that have a prompt or a run
-    size_t sequences = 0, first = kNone, last = kNone;
-    void add(size_t number) {
+  // Training sequences that have a prompt or a run. `trained`: how many each file has; the files come one after another.
+  struct Places {
+    size_t first = kNone, last = kNone;
+    size_t file = 0, in_file = 0;  // the newest, and how many of it
+    bool often_in_another = false;
+    void add(size_t number, size_t its_file, const std::vector<size_t> &trained) {
       if (last == number) return;
-      if (sequences++ == 0) first = number;
+      if (file != its_file) {
+        often_in_another |= in_file > often(trained[file]);
+        file = its_file, in_file = 0;
+      }
+      in_file++;
+      if (first == kNone) first = number;
       last = number;
     }
     // Without the sequence itself.
-    size_t others(size_t self) const { return sequences - (self != kNone && sequences > 0); }
+    bool is_template(size_t self, const std::vector<size_t> &trained) const {
+      const size_t others = in_file - (self != kNone && in_file > 0);
+      return often_in_another || (in_file > 0 && others > often(trained[file]));
+    }
     size_t other(size_t self) const { return first != self ? first : last != self ? last : kNone; }
+    static size_t often(size_t sequences) { return std::max<size_t>(2, sequences / kOften); }
   };
 
   template <class Use>
@@ -171,15 +184,14 @@ class LeakIndex {
     suspect.number = prompt == prompts_.end() ? kNone : prompt->second.other(self);
     suspect.leak.same_prompt = suspect.number != kNone;
     if (suspect.leak.same_prompt) return suspect;
-    const size_t often = std::max<size_t>(2, trained_ / kOften);
     const std::span<const int32_t> words = words_of(sequence);
     suspect.counts.resize(words.size());
     std::vector<size_t> where;
     each_run(words, [&](size_t begin, uint64_t hash) {
       const Places &run = runs_.at(hash);
-      if (run.others(self) > often) return;
+      if (run.is_template(self, trained_)) return;
       std::fill_n(suspect.counts.begin() + static_cast<ptrdiff_t>(begin), kRun, true);
-      if (run.others(self) > 0) where.push_back(run.other(self));
+      if (const size_t other = run.other(self); other != kNone) where.push_back(other);
     });
     const auto counted = static_cast<size_t>(std::count(suspect.counts.begin(), suspect.counts.end(), true));
     if (counted < kFewest || where.empty()) return suspect;
@@ -260,7 +272,8 @@ class LeakIndex {
   const bool tokens_;
   const std::optional<size_t> own_;
   const Cancel *cancel_;
-  size_t trained_ = 0, sequences_ = 0;
+  std::vector<size_t> trained_;  // training sequences by file
+  size_t sequences_ = 0;
   std::unordered_map<uint64_t, Places> prompts_, runs_;
 };
 

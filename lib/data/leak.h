@@ -3,8 +3,8 @@
 //   dose is");
 // - words, without case and punctuation: a sequence is similar when three quarters of its words stand, in their order, in one
 //   training sequence. That one is found by runs of four words (of packed files: tokens), so the two have to share such a run. A run
-//   that more than one in twenty training sequences have is of a template; words that stand in no other run count for nothing.
-//   Below eight words that count nothing is said.
+//   that more than one in twenty sequences of a training file have is of a template; words that stand in no other run count for
+//   nothing. Below eight words that count nothing is said.
 #pragma once
 #include <cstdint>
 #include <optional>

@@ -41,7 +41,7 @@ TEST(PublishedFiles, AreRecognisedAndReadWhole) {
       {kData + "/casehold/train.jsonl", "casehold", 600, 600},
       {kData + "/casehold/heldout.jsonl", "casehold", 150, 150},
       {kData + "/mbpp/train.jsonl", "mbpp", 372, 372},
-      {kData + "/mbpp/heldout.jsonl", "mbpp", 163, 163},
+      {kData + "/mbpp/heldout.jsonl", "mbpp", 162, 162},
       {kGolden + "medmcqa_original_dev.json", "medmcqa_from_1", 1, 1},
       {kGolden + "medmcqa_choices.jsonl", "multiple_choice", 40, 40},
       {kGolden + "medmcqa_instruct.jsonl", "self_instruct", 5, 5},

@@ -63,9 +63,12 @@ class Leaks : public testing::Test {
     write_file_atomic(folder_ / name, lines);
     return folder_ / name;
   }
-  std::shared_ptr<Dataset> open(const std::string &path) {
-    return Dataset::open({{path, "", "", -1}}, {}, &tokenizer_, nullptr, 0);
+  std::shared_ptr<Dataset> open(const std::vector<std::string> &paths) {
+    std::vector<DatasetSource> sources;
+    for (const std::string &path : paths) sources.push_back({path, "", "", -1});
+    return Dataset::open(sources, {}, &tokenizer_, nullptr, 0);
   }
+  std::shared_ptr<Dataset> open(const std::string &path) { return open(std::vector{path}); }
   LeakReport find(const Rows &training, const Rows &held_out) {
     return find_leaks(*open(file("train.jsonl", training)), *open(file("heldout.jsonl", held_out)), nullptr);
   }
@@ -213,6 +216,16 @@ TEST_F(Leaks, ATemplateThatAllRowsHaveIsNoLeak) {
   EXPECT_EQ(report.first.at(0).training_row, 3);
 }
 
+TEST_F(Leaks, ATemplateOfOneFileIsNoLeakAmongMoreRowsOfOthers) {
+  Rows training, others, held_out;
+  const std::string instruction = words("instruction", 0, 30);
+  for (int i = 0; i < 20; i++) (i < 10 ? training : held_out).push_back({instruction + words("t" + std::to_string(i) + "_", 0, 8), "yes"});
+  for (int i = 0; i < 400; i++) others.push_back({words("o" + std::to_string(i) + "_", 0, 8), "no"});
+  const std::string of_training = file("a.jsonl", training), of_others = file("b.jsonl", others), of_held_out = file("c.jsonl", held_out);
+  EXPECT_EQ(find_leaks(*open(std::vector{of_training, of_others}), *open(of_held_out), nullptr).count(), 0);
+  EXPECT_EQ(find_leaks(*open(std::vector{of_others, of_training}), *open(of_held_out), nullptr).count(), 0);
+}
+
 TEST_F(Leaks, OfMessagesAllButTheAnswersIsThePrompt) {
   Example chat;
   chat.kind = SchemaKind::messages;
@@ -255,11 +268,14 @@ TEST_F(Leaks, TheSearchCanBeCancelled) {
 
 TEST_F(Leaks, TheShippedSplitsAreDisjointByPromptByRunsAndByQuestion) {
   const std::string data = MOE_DATA_DIR;
+  std::vector<std::string> all_training, all_held_out;
   for (const char *domain : {"medmcqa", "gsm8k", "casehold", "mbpp"}) {
     const std::string train = data + "/" + domain + "/train.jsonl", heldout = data + "/" + domain + "/heldout.jsonl";
     const LeakReport report = find_leaks(*open(train), *open(heldout), nullptr);
     EXPECT_EQ(report.count(), 0) << report.line();
     EXPECT_GT(report.sequences, 20);
+    all_training.push_back(train);
+    all_held_out.push_back(heldout);
     const auto questions = [&](const std::string &path) {
       std::set<std::string> found;
       for (const Json &row : read_rows(path)) {
@@ -274,6 +290,8 @@ TEST_F(Leaks, TheShippedSplitsAreDisjointByPromptByRunsAndByQuestion) {
     const std::set<std::string> learnt = questions(train);
     for (const std::string &question : questions(heldout)) EXPECT_EQ(learnt.count(question), 0u) << domain << ": " << question;
   }
+  const LeakReport together = find_leaks(*open(all_training), *open(all_held_out), nullptr);
+  EXPECT_EQ(together.count(), 0) << together.line();
 }
 
 TEST(Leak, TheShippedFilesAreThoseOfTheReadme) {
