@@ -32,9 +32,7 @@ std::shared_ptr<const BaseModel> constant_model(const test::TemporaryFolder &fol
     tensors.push_back({tensor.name, DType::f32, tensor.shape, stored.data()});
   }
   write_safetensors(folder / "model.safetensors", tensors);
-  ModelOptions options;
-  options.threads = 2;
-  return BaseModel::load(folder.path(), options);
+  return BaseModel::load(folder.path(), test::model_options("auto"));
 }
 
 TEST(Perplexity, OfAConstantProbabilityModelIsTheVocabulary) {
