@@ -129,6 +129,7 @@ TEST_F(CudaMixture, GatedTermsWaitForNothing) {
 
 // 64 experts at 1,024 columns: pieces are of 256 tokens.
 TEST_F(CudaMixture, LongBatchesAreTakenInPieces) {
+  LARGE_CASE();
   constexpr int64_t kTokens = 300, kWide = 1024, kExperts = 64;
   ASSERT_LT(cuda::tokens_of_piece(kExperts, kWide), kTokens);
   const auto cpu = cpu_backend(cpu::best_kernels(), 1);
