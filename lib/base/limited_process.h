@@ -1,5 +1,6 @@
-// A program of somebody else as a child process with little: bounded in time, memory and output, and where it is confined without files to write, network and processes of its own (system_call_filter.h). The host sees nothing of it: its
-// descriptors are not passed on, and the end of the child raises no SIGCHLD.
+// A program of somebody else as a child process with little: bounded in time, memory and output, and where it is confined without
+// files to write, network and processes of its own (system_call_filter.h). The host sees nothing of it: its descriptors are not passed
+// on, and the end of the child raises no SIGCHLD.
 #pragma once
 #include <cstddef>
 #include <cstdint>
