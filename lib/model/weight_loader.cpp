@@ -123,7 +123,7 @@ WeightLoader::Planned WeightLoader::plan_matrix(const std::string &name, std::st
          " columns for ", type.name, ", found ", columns);
   }
   matrix = {tensor.dtype, rows, columns, nullptr};
-  return {&tensor, std::move(canonical_name), &matrix, 0};
+  return {&tensor, std::move(canonical_name), &matrix, 0, {}};
 }
 
 // Where the file is mapped and holds the matrix as it is used; else nullptr.
