@@ -1025,8 +1025,8 @@ MOE_API int32_t moe_dump(const moe_model *model, const moe_lora *lora, const moe
 MOE_API int32_t moe_doctor(const moe_options *options, moe_text **out, moe_error *error);
 
 /*
- * sha256 of a file's content, or of a folder's (names and contents of all files below it), as 64 hexadecimal digits. *out is
- * freed by moe_text_free. Errors: IO. Any thread. Since 0.1.
+ * sha256 of a file's content, or of a folder's (names and contents of all files below it) or of the files that a pattern (* ? [...])
+ * fits (the same), as 64 hexadecimal digits. *out is freed by moe_text_free. Errors: IO. Any thread. Since 0.1.
  */
 MOE_API int32_t moe_sha256(const char *path, moe_text **out, moe_error *error);
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 #include "cli/failure.h"
 
@@ -35,20 +36,42 @@ void Console::write_line(const char *color, const std::string &prefix, std::stri
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
 
-void Console::log(int32_t level, std::string_view line) {
-  if (options_.quiet || (level >= MOE_LOG_DEBUG && !options_.verbose)) return;
-  if (level == MOE_LOG_ERROR) write_line("\033[31m", "error: ", line);
-  else if (level == MOE_LOG_WARNING) write_line("\033[33m", "warning: ", line);
-  else write_line("", "", line);
+void Console::copy_to(const std::string &path) {
+  copy_.reset(std::fopen(path.c_str(), "we"));
+  if (!copy_) throw Failure(kFailed, path + ": " + std::strerror(errno));
 }
 
-void Console::error(std::string_view line) { write_line("\033[31m", program_ + ": ", line); }
+void Console::record(std::string_view line) {
+  if (!copy_) return;
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  char time[32];
+  std::strftime(time, sizeof time, "%F %T ", &local);
+  std::string text = time;
+  text.append(line) += '\n';
+  std::fwrite(text.data(), 1, text.size(), copy_.get());
+  std::fflush(copy_.get());
+}
 
-void Console::progress(const std::string &line, bool always) {
+void Console::log(int32_t level, std::string_view line) {
+  const std::string prefix = level == MOE_LOG_ERROR ? "error: " : level == MOE_LOG_WARNING ? "warning: " : "";
+  record(prefix + std::string(line));
+  if (options_.quiet || (level >= MOE_LOG_DEBUG && !options_.verbose)) return;
+  write_line(level == MOE_LOG_ERROR ? "\033[31m" : level == MOE_LOG_WARNING ? "\033[33m" : "", prefix, line);
+}
+
+void Console::error(std::string_view line) {
+  record(program_ + ": " + std::string(line));
+  write_line("\033[31m", program_ + ": ", line);
+}
+
+void Console::progress(const std::string &line, bool keep) {
+  if (keep) record(line);
   if (options_.quiet) return;
-  if (!terminal_) return write_line("", "", line);
+  if (!terminal_) return keep ? write_line("", "", line) : void();
   const double now = seconds_now();
-  if (!always && progress_shown_ && now - shown_at_ < 0.1) return;
+  if (!keep && progress_shown_ && now - shown_at_ < 0.1) return;
   const std::string text = "\r" + line + "\033[K";
   std::fwrite(text.data(), 1, text.size(), stderr);
   progress_shown_ = true;

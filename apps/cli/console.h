@@ -4,6 +4,8 @@
 #include <moe.h>
 
 #include <cstdint>
+#include <cstdio>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -31,18 +33,28 @@ class Console {
   bool quiet() const { return options_.quiet; }
   bool terminal() const { return terminal_; }
 
-  // The progress line. On a terminal it replaces the one before, at most ten times a second unless `always`; elsewhere it is
-  // printed.
-  void progress(const std::string &line, bool always = false);
+  // From here on the file gets every line as well, with the time, also those that options leave out. Failure when it cannot be
+  // opened.
+  void copy_to(const std::string &path);
+  void record(std::string_view line);  // only to that file
+
+  // The progress line. On a terminal it replaces the one before, at most ten times a second unless `keep`; elsewhere those to keep
+  // are printed.
+  void progress(const std::string &line, bool keep);
   void end_progress();  // what comes next begins a new line
 
  private:
+  struct Close {
+    void operator()(std::FILE *file) const { std::fclose(file); }
+  };
+
   void write_line(const char *color, const std::string &prefix, std::string_view line);
 
   std::string program_;
   ConsoleOptions options_;
   bool terminal_ = false, progress_shown_ = false;
   double shown_at_ = 0;
+  std::unique_ptr<std::FILE, Close> copy_;
 };
 
 // The moe_log_callback of a console, which is `user`.

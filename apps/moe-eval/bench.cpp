@@ -73,7 +73,7 @@ class Bench {
     if (flag(context_.options(), "train")) prepare_training();
     const double start = seconds_now();
     for (int round = 0; round < kRounds && (round < 3 || seconds_now() - start < kEnough); round++) {
-      context_.console.progress(format("round %d of %d", round + 1, kRounds));
+      context_.console.progress(format("round %d of %d", round + 1, kRounds), true);
       if (wants_peak_) measure_peaks();
       generate();
       if (trainer_) train();

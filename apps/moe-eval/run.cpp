@@ -1,40 +1,9 @@
 // moe-eval run, report, perplexity and dump: one call of the library each.
+#include "cli/item_progress.h"
 #include "cli/models.h"
 #include "moe-eval/verbs.h"
 
 namespace moe::cli {
-namespace {
-
-// "medical: moe 120/200  eta 0:12"
-class ItemProgress {
- public:
-  explicit ItemProgress(Console &console) : console_(console) {}
-
-  static int32_t on_event(const moe_event *event, void *user) {
-    if (event->kind == MOE_EVENT_ITEM) static_cast<ItemProgress *>(user)->tell(*event);
-    return 0;
-  }
-
- private:
-  void tell(const moe_event &event) {
-    const std::string what = std::string(event.domain ? event.domain : "") + ": " + (event.name ? event.name : "");
-    if (what != what_) what_ = what, started_ = seconds_now();
-    const bool last = event.done == event.total;
-    if (!console_.terminal() && !last) return;
-    const double seconds = seconds_now() - started_,
-                 left = seconds * static_cast<double>(event.total - event.done) / static_cast<double>(event.done);
-    console_.progress(format("%s %lld/%lld  eta %s", what.c_str(), static_cast<long long>(event.done),
-                             static_cast<long long>(event.total), duration_text(left).c_str()),
-                      last);
-  }
-
-  Console &console_;
-  std::string what_;
-  double started_ = 0;
-};
-
-}  // namespace
-
 int run_evaluation(Context &context) {
   const Options &options = context.options();
   required(options, "tasks");

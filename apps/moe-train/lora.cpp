@@ -1,4 +1,5 @@
 // moe-train lora: one adapter on one domain.
+#include "moe-train/experiment.h"
 #include "moe-train/training.h"
 #include "moe-train/verbs.h"
 
@@ -18,8 +19,10 @@ int run_lora(Context &context) {
     context.console.note(get(options, "output_dir") + ": this run is finished already");
     return print_summary(context, *done, result), kDone;
   }
+  const Experiment experiment(context, get(options, "experiment"), get(options, "output_dir"));
   const Model base = load_base(context);
   print_summary(context, train_adapter(context, options, base), result);
+  experiment.report("", {get(options, "output_dir")});
   return kDone;
 }
 

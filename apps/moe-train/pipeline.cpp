@@ -8,6 +8,8 @@
 #include <cstring>
 #include <filesystem>
 
+#include "cli/item_progress.h"
+#include "moe-train/experiment.h"
 #include "moe-train/pipeline_config.h"
 #include "moe-train/pipeline_state.h"
 #include "moe-train/training.h"
@@ -21,7 +23,7 @@ bool counts(const std::string &key) {
   constexpr const char *kNot[] = {"model",        "moe",          "adapter",       "adapters",   "adapters_dir",     "data",
                                   "eval_data",    "init_adapter", "router",        "tasks",      "output_dir",       "threads",
                                   "resume",       "memory_limit", "logging_steps", "save_steps", "save_total_limit", "eval_steps",
-                                  "validate_only", "data_memory"};
+                                  "validate_only", "data_memory",  "experiment"};
   return std::none_of(std::begin(kNot), std::end(kNot), [&](const char *one) { return key == one; });
 }
 
@@ -184,7 +186,7 @@ class Pipeline {
   void evaluate() {
     const Options options = config_.evaluation();
     if (list(options, "tasks").empty()) return context_.console.note("== evaluate: no domain has 'tasks'; left out");
-    const std::string result = config_.evaluation_folder() + "/evaluation_results.json";
+    const std::string result = config_.results();
     Json inputs = hashes(options, {"tasks", "data", "adapter"});
     inputs.set("base_model", fingerprint()).set("router", hash(router_file())).set("experts", hash(experts_folder()));
     const Json made_from = material(options, "run", std::move(inputs));
@@ -195,7 +197,9 @@ class Pipeline {
     state_.begin("evaluate", made_from, {});
     set(options, "resume", "true");  // as far as what it left is of the same evaluation
     Text results, table;
-    call(moe_eval_run, base().get(), options.get(), nullptr, nullptr, context_.cancel, results.out(), table.out());
+    ItemProgress progress(context_.console);
+    call(moe_eval_run, base().get(), options.get(), &ItemProgress::on_event, &progress, context_.cancel, results.out(), table.out());
+    context_.console.end_progress();
     results_ = Json::parse(view(results), "results");
     if (!context_.command.json) context_.console.print(view(table));
     state_.finish("evaluate", result);
@@ -235,7 +239,10 @@ int run_pipeline(Context &context) {
   if (config.has_joint()) config.joint();
   config.build(), config.router(), config.evaluation();
   make_folder(config.folder());
-  return Pipeline(context, config).run();
+  const Experiment experiment(context, config.experiment(), config.folder());
+  const int status = Pipeline(context, config).run();
+  experiment.report(file_exists(config.results()) ? config.evaluation_folder() : "", config.training_folders());
+  return status;
 }
 
 }  // namespace moe::cli

@@ -50,6 +50,7 @@ PipelineConfig::PipelineConfig(const Context &context) : context_(context), path
   load(all, "", common_);
   apply(context.command.given, "", all);
   folder_ = required(all, "output_dir");
+  experiment_ = get(all, "experiment");
   required(all, "model");
 }
 
@@ -133,6 +134,14 @@ Options PipelineConfig::evaluation() const {
   const Json rows = Json::object({{"tasks", domain_lists("tasks")}, {"data", domain_lists("data")}});
   return stage("run", {&rows, &sections_.at("evaluate")},
                Json::object({{"adapter", adapters}, {"moe", bundle()}, {"output_dir", evaluation_folder()}}));
+}
+
+std::vector<std::string> PipelineConfig::training_folders() const {
+  std::vector<std::string> folders;
+  for (const std::string &name : names_) folders.push_back(adapter_folder(name));
+  if (has_joint()) folders.push_back(joint_folder());
+  if (has_router()) folders.push_back(router_folder());
+  return folders;
 }
 
 bool PipelineConfig::has_joint() const { return sections_.find("joint") != nullptr; }

@@ -1,4 +1,5 @@
 // moe-train router: the router of a bundle.
+#include "moe-train/experiment.h"
 #include "moe-train/training.h"
 #include "moe-train/verbs.h"
 
@@ -29,10 +30,12 @@ int run_router(Context &context) {
     context.console.note(get(options, "output_dir") + ": this run is finished already");
     return print_summary(context, *done, folder), kDone;
   }
+  const Experiment experiment(context, get(options, "experiment"), get(options, "output_dir"));
   const Model bundle = load_model(context);
   const Json summary = train_router(context, options, bundle);
   print_summary(context, summary, folder);
   print_usage(context, summary, bundle);
+  experiment.report("", {get(options, "output_dir")});
   return kDone;
 }
 

@@ -27,7 +27,6 @@ void StepProgress::step(const moe_event &event) {
   const moe_step &step = *event.step;
   steps_++;
   const bool last = event.done >= event.total;
-  if (!console_.terminal() && !last && step.step % std::max<int64_t>(1, logging_steps_) != 0) return;
   const double per_step = (seconds_now() - started_) / static_cast<double>(steps_);
   std::string line =
       format("step %lld/%lld  loss %.4f", static_cast<long long>(step.step), static_cast<long long>(event.total), step.loss);
@@ -36,7 +35,7 @@ void StepProgress::step(const moe_event &event) {
                  step.seconds > 0 ? static_cast<double>(step.tokens) / step.seconds : 0.0,
                  duration_text(per_step * static_cast<double>(event.total - event.done)).c_str());
   if (step.flags & MOE_STEP_SKIPPED) line += "  SKIPPED";
-  console_.progress(line, last);
+  console_.progress(line, last || step.step % std::max<int64_t>(1, logging_steps_) == 0);
 }
 
 }  // namespace moe::cli

@@ -50,7 +50,7 @@ Json run(const Context &context, const Options &options, const Trainer &trainer,
 // Options that leave the result of a run as it is.
 bool changes_nothing(const std::string &key) {
   constexpr const char *kKeys[] = {"resume",     "threads",          "memory_limit", "logging_steps", "data_memory",
-                                   "save_steps", "save_total_limit", "eval_steps",   "output_dir"};
+                                   "save_steps", "save_total_limit", "eval_steps",   "output_dir",   "experiment"};
   return std::any_of(std::begin(kKeys), std::end(kKeys), [&](const char *one) { return key == one; });
 }
 

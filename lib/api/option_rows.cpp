@@ -112,6 +112,8 @@ constexpr OptionRow kRows[] = {
     {"save_steps", "save_every, save_interval, checkpoint_steps", kInt, false, "0", 0, kMany, "",
      "write a checkpoint every so many steps; 0 = at the end", "lora router pipeline"},
     {"save_total_limit", "keep_checkpoints", kInt, false, "2", 1, 1000000, "", "checkpoints to keep", "lora router pipeline"},
+    {"experiment", "experiment_name", kString, false, "", 0, 0, "",
+     "also list the run in experiments/<time>-<name>: what it said (run.log) and its report.html", "lora router pipeline"},
     {"resume", "resume_from_checkpoint", kBool, false, "false", 0, 0, "", "go on from the newest good checkpoint in output_dir; run: from the items that are done",
      "lora router pipeline run"},
 

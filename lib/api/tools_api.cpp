@@ -121,23 +121,30 @@ void dump(const ModelCore &model, const LoraCore *lora, const Options &options, 
   dump_pass(*model.base, overlay, batch, request, options.required_text("output"), cancel);
 }
 
-// "<path below the folder>\n<sha256 of the content>\n" of every file in name order, hashed.
+// "<shown>\n<sha256 of the content>\n"
+void add_file(Sha256 &hash, const std::string &path, const std::string &shown) {
+  const std::string line = shown + "\n" + sha256_file(path) + "\n";
+  hash.update(line.data(), line.size());
+}
+
+// Every file in name order, with its path below the folder.
 void add_folder(Sha256 &hash, const std::string &folder, const std::string &inner) {
   for (const std::string &name : list_folder(folder)) {
     const std::string path = join_path(folder, name), shown = inner.empty() ? name : inner + "/" + name;
-    if (folder_exists(path)) {
-      add_folder(hash, path, shown);
-    } else if (file_exists(path)) {
-      const std::string line = shown + "\n" + sha256_file(path) + "\n";
-      hash.update(line.data(), line.size());
-    }
+    if (folder_exists(path)) add_folder(hash, path, shown);
+    else if (file_exists(path)) add_file(hash, path, shown);
   }
 }
 
 std::string content_hash(const std::string &path) {
-  if (!folder_exists(path)) return sha256_file(path);
   Sha256 hash;
-  add_folder(hash, path, "");
+  if (folder_exists(path)) {
+    add_folder(hash, path, "");
+    return hash.hex();
+  }
+  const std::vector<std::string> files = file_exists(path) ? std::vector<std::string>() : matching_files(path);
+  if (files.empty()) return sha256_file(path);
+  for (const std::string &file : files) add_file(hash, file, base_name(file));
   return hash.hex();
 }
 

@@ -311,6 +311,66 @@ TEST_F(Pipeline, WarnsOfTasksThatAreTrainedOn) {
   EXPECT_EQ(results.at("run", "").at("leaks", "").at("same_prompt", "").integer(), 1);
 }
 
+TEST_F(Pipeline, DataMayBeAFolderOrAPattern) {
+  NEEDS_UTF8PROC();
+  std::filesystem::create_directory(path("shards"));
+  make_data("shards/a"), make_data("shards/b", 20);
+  std::string config = file_text(path("pipeline.json"));
+  config.replace(config.find("\"math.jsonl\""), 12, "\"shards/*.jsonl\"");
+  config.replace(config.find("\"medical.jsonl\""), 15, "\"shards\"");
+  write_text(path("pipeline.json"), config);
+  EXPECT_EQ(stages(), "adapters/math adapters/medical build router evaluate");
+  EXPECT_EQ(stages(), "");
+  make_data("shards/b", 12);
+  EXPECT_EQ(stages(), "adapters/math adapters/medical build router evaluate");
+}
+
+// What --experiment left: the folder of the only run of that name.
+class Experiments : public Pipeline {
+ protected:
+  std::string only(const std::string &name) const {
+    std::string found;
+    for (const auto &entry : std::filesystem::directory_iterator(path("experiments"))) {
+      const std::string folder = entry.path().filename();
+      if (folder.size() < 16 || folder.substr(16) != name) continue;  // behind 20261201-152000-
+      EXPECT_TRUE(found.empty()) << found << ", " << folder;
+      found = "experiments/" + folder;
+    }
+    EXPECT_FALSE(found.empty()) << name;
+    return path(found);
+  }
+};
+
+TEST_F(Experiments, ListARunWithItsLogAndItsReport) {
+  NEEDS_UTF8PROC();
+  const Ended ended = train(lora_words("math", {"--max-steps", "3", "--experiment", "first", "--quiet"}));
+  ASSERT_EQ(ended.status, 0) << ended.err;
+  EXPECT_EQ(ended.err, "");
+  const std::string log = file_text(only("first") + "/run.log");
+  for (const char *part : {"moe-train lora, libmoe ", "  --max-steps 3\n", "output: domain_models/math\n", " step 1/3 ", " step 3/3 "})
+    EXPECT_EQ(count_of(log, part), 1u) << part << "\n" << log;
+  EXPECT_NE(file_text(only("first") + "/report.html").find("<svg"), std::string::npos);  // of the losses
+}
+
+TEST_F(Experiments, ListAPipelineWithItsEvaluation) {
+  NEEDS_UTF8PROC();
+  EXPECT_EQ(stages({"--experiment", "all"}), "adapters/math adapters/medical build router evaluate");
+  const std::string log = file_text(only("all") + "/run.log"), report = file_text(only("all") + "/report.html");
+  for (const char *part : {"== adapters/math\n", "== router\n", "medical: moe 4/4 "}) EXPECT_EQ(count_of(log, part), 1u) << part << "\n" << log;
+  for (const char *part : {"medical", "router"}) EXPECT_NE(report.find(part), std::string::npos) << part;
+  EXPECT_EQ(stages({"--experiment", "again"}), "");  // its name changes no result
+  only("again");
+}
+
+TEST_F(Experiments, KeepTheErrorOfARunThatFails) {
+  NEEDS_UTF8PROC();
+  EXPECT_EQ(train(lora_words("absent", {"--experiment", "bad"})).status, 1);
+  EXPECT_EQ(count_of(file_text(only("bad") + "/run.log"), "absent.jsonl"), 2u);  // the option and the error
+  EXPECT_FALSE(std::filesystem::exists(only("bad") + "/report.html"));
+  EXPECT_EQ(train(lora_words("math", {"--experiment", "../up"})).status, 2);
+  EXPECT_FALSE(std::filesystem::exists(path("up")));
+}
+
 TEST_F(Pipeline, GoesOnAfterAKill) {
   NEEDS_UTF8PROC();
   const pid_t child = start("moe-train", {"pipeline", "--config", "pipeline.json"});
