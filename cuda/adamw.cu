@@ -5,6 +5,7 @@
 
 #include "cuda/cuda_backend.h"
 #include "cuda/rows.h"
+#include "cuda/scratch.h"
 
 namespace moe::cuda {
 namespace {
@@ -63,6 +64,8 @@ void CudaBackend::adamw(int64_t n, float *p, const float *g, float *m, float *v,
                     static_cast<float>(rate * static_cast<double>(options.weight_decay)), static_cast<float>(rate / correction1),
                     static_cast<float>(1 / std::sqrt(correction2)), options.epsilon});
 }
+
+size_t sum_of_squares_scratch(const PassSize &size) { return (blocks_for(size.trained, kTile) + 1) * sizeof(double); }
 
 double CudaBackend::sum_of_squares(int64_t n, const float *x) {
   if (n == 0) return 0;

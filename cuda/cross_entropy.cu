@@ -1,12 +1,14 @@
 // The vocabulary head with its loss, without ever holding the logits [n, V]. With z = h W^T,
 //   nll = logsumexp(z) - z_label,   dh = scale (softmax(z) W - W_label)
 // and softmax(z) W is attention with keys = values = W: one pass with an online softmax (Milakov & Gimelshein 2018), two products
-// for each chunk of the vocabulary. The chunks follow in order, so sums have one order.
+// for each chunk of the vocabulary. The chunks follow in order, so sums have one order. The label stays out of the sums and comes in
+// at the end, with softmax(z)_label - 1 = -(sum of the others) / sum, so that nothing cancels.
 #include <cmath>
 
 #include "cuda/check_index.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/weights.h"
+#include "cuda/scratch.h"
 
 namespace moe::cuda {
 namespace {
@@ -15,9 +17,9 @@ constexpr int kThreads = 256;
 constexpr int64_t kChunk = 4096;               // rows of the vocabulary
 constexpr int64_t kLogits = int64_t{4} << 20;  // logits that exist at a time
 
-// The running softmax of each row: maximum, sum of exponentials, logit of the label.
+// The running softmax of each row: maximum, sum of the exponentials but the label's, logit of the label.
 struct Running {
-  float *maximum, *sum, *label_logit;
+  float *maximum, *others, *label_logit;
 };
 
 template <int kCount>
@@ -42,19 +44,19 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = threadIdx.x; i < n; i += kThreads) largest = fmaxf(largest, z[i]);
   largest = block_max<kThreads>(largest);
   const float before = first == 0 ? -INFINITY : running.maximum[t], maximum = fmaxf(before, largest);
-  const float kept = first == 0 ? 0.0f : running.sum[t], factor = first == 0 || before == maximum ? 1.0f : expf(before - maximum);
+  const float kept = first == 0 ? 0.0f : running.others[t], factor = first == 0 || before == maximum ? 1.0f : expf(before - maximum);
   const float label_logit = label >= first && label < first + n ? z[label - first] : 0.0f;
   float sum = 0;
   __syncthreads();  // all have read the label's logit and what stood before
   for (int64_t i = threadIdx.x; i < n; i += kThreads) {
-    const float e = expf(z[i] - maximum);
+    const float e = first + i == label ? 0.0f : expf(z[i] - maximum);
     sum += e;
     if (weighted) z[i] = e;
   }
   sum = block_sum<kThreads>(sum);
   if (threadIdx.x == 0) {
     running.maximum[t] = maximum;
-    running.sum[t] = kept * factor + sum;
+    running.others[t] = kept * factor + sum;
     if (label >= first && label < first + n) running.label_logit[t] = label_logit;
   }
   if (weighted && factor != 1)
@@ -69,14 +71,15 @@ struct Finish {
   float *nll, scale;
   View dh;  // no data = only the loss
   __device__ void operator()(int64_t t, int64_t j) const {
-    if (j == 0) nll[t] = running.maximum[t] + logf(running.sum[t]) - running.label_logit[t];
+    const float others = running.others[t], of_label = expf(running.label_logit[t] - running.maximum[t]), sum = others + of_label;
+    if (j == 0) nll[t] = of_label == 1 ? log1pf(others) : running.maximum[t] + logf(sum) - running.label_logit[t];
     if (!dh.data) return;
     const int64_t label = labels[t] >= 0 && labels[t] < w.rows ? labels[t] : 0;
-    const float factor = scale / running.sum[t];
+    const float factor = scale / sum;
     float values[8];
     load_weights8<kType>(w.row(label), j, w.columns, values);
     Eight e = load8(dh, t, j, w.columns);
-    for (int i = 0; i < 8; i++) e.v[i] = e.v[i] * factor - scale * values[i];
+    for (int i = 0; i < 8; i++) e.v[i] = factor * (e.v[i] - others * values[i]);
     store8(dh, t, j, w.columns, e);
   }
 };
@@ -87,6 +90,11 @@ Rows from_row(Rows x, int64_t row) {
 }
 
 }  // namespace
+
+size_t cross_entropy_scratch(const PassSize &size) {
+  const int64_t chunk = std::min(kChunk, size.vocabulary);
+  return chunk == 0 ? 0 : static_cast<size_t>(std::min(size.supervised, kLogits / chunk) * (chunk + 3)) * sizeof(float);
+}
 
 void CudaBackend::cross_entropy(int64_t tokens, Rows hidden, const Matrix &w, const int32_t *labels, float *nll, float scale,
                                 Rows dh) {

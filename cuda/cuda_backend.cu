@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "cuda/check_index.h"
+#include "cuda/scratch.h"
 
 namespace moe::cuda {
 namespace {
@@ -65,6 +66,15 @@ Memory CudaBackend::allocate(size_t bytes) {
   }
   check(error, "memory of the device");
   return Memory(static_cast<std::byte *>(memory), [](std::byte *data) noexcept { cudaFree(data); });  // of whatever device
+}
+
+uint64_t CudaBackend::scratch_bytes(const PassSize &size) const {
+  const auto floats = [](int64_t count) { return static_cast<size_t>(count) * sizeof(float); };
+  const size_t largest = std::max({mixture_scratch(size), terms_scratch(size), outer_product_scratch(size),
+                                   floats(size.tokens * size.heads),          // backward pass of attention
+                                   floats(size.tokens * (size.experts + 1)),  // of the router
+                                   sum_of_squares_scratch(size)});
+  return GrowingBuffer::size_for(largest) + GrowingBuffer::size_for(cross_entropy_scratch(size));
 }
 
 void CudaBackend::upload(void *to, const void *from, size_t bytes) {

@@ -16,12 +16,13 @@ class CudaBackend : public Backend {
   explicit CudaBackend(int device);
   ~CudaBackend() override;
   const char *name() const override { return name_.c_str(); }
-  bool fast_int8() const override { return false; }
+  bool fast_int8(int64_t) const override { return false; }
 
   bool host_memory() const override { return false; }
   Memory allocate(size_t bytes) override;
   void upload(void *to, const void *from, size_t bytes) override;
   size_t staging_bytes() const override { return Staging::kBytes; }
+  uint64_t scratch_bytes(const PassSize &size) const override;
   void download(void *to, const void *from, size_t bytes) override;
   void copy_bytes(void *to, const void *from, size_t bytes) override;
   void synchronize() override;

@@ -6,6 +6,7 @@
 #include "cuda/cuda_backend.h"
 #include "cuda/gated_activation.h"
 #include "cuda/grouped_products.h"
+#include "cuda/scratch.h"
 
 namespace moe::cuda {
 namespace {
@@ -145,6 +146,22 @@ __global__ void __launch_bounds__(kThreads) visit_backward_kernel(Visits v, int6
 }
 
 }  // namespace
+
+size_t mixture_scratch(const PassSize &size) {
+  FfnMixtureShape shape;
+  shape.hidden = size.hidden;
+  shape.intermediate = size.intermediate;
+  shape.experts = size.experts;
+  shape.top_k = size.top_k;
+  if (shape.experts == 0) return 0;
+  shape.tokens = std::min(size.tokens, tokens_of_piece(experts_of_token(shape), std::max(size.hidden, size.intermediate)));
+  MixtureExpert expert;
+  expert.gate.rank = expert.up.rank = expert.down.rank = size.rank;
+  const std::vector<MixtureExpert> experts(static_cast<size_t>(size.experts), expert);
+  Arena measure;
+  MixtureArrays(shape, experts).take(measure, shape, true);
+  return measure.peak();
+}
 
 void CudaBackend::ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0,
                               Rows hbar, Rows y) {

@@ -2,11 +2,12 @@
 // group's visits in order), so no sum depends on which visits share a tile. Tiles that do not exist end at once.
 //   narrow        as gemv.cu: a warp takes a row of A and up to 8 visits
 //   narrow, back  16 ranks of up to 8 visits; 16 threads share the sum over a column of B
-//   wide          tiles of 32 visits and 64 columns, 32 of the rank at a time; pitches of 33 and 65 keep columns apart in the
-//   banks gradients     a block takes 16 ranks and 64 columns of one group's factor
+//   wide          tiles of 32 visits and 64 columns, 32 of the rank at a time
+//   gradients     a block takes 16 ranks and 64 columns of one group's factor (outer_tile.h)
 #include "cuda/grouped_products.h"
 
 #include "cuda/gated_activation.h"
+#include "cuda/outer_tile.h"
 
 namespace moe::cuda {
 namespace {
@@ -87,20 +88,20 @@ __global__ void __launch_bounds__(kBackThreads)
     Eight e = {};
     if (thread / 32 < visits.count) e = load8(dy.rows, dy.row(v, visits.first + thread / 32), start + thread % 32 * 8, out);
     __syncthreads();
-    tile[thread / 32][thread % 32 * 2] = make_float4(e.v[0], e.v[1], e.v[2], e.v[3]);
-    tile[thread / 32][thread % 32 * 2 + 1] = make_float4(e.v[4], e.v[5], e.v[6], e.v[7]);
+    tile[thread / 32][thread % 32] = make_float4(e.v[0], e.v[1], e.v[2], e.v[3]);
+    tile[thread / 32][thread % 32 + 32] = make_float4(e.v[4], e.v[5], e.v[6], e.v[7]);
     __syncthreads();
     if (r >= delta.rank) continue;
-    for (int four = part; four < kBackDepth / 4; four += kParts) {
+    for (int at = part; at < kBackDepth / 4; at += kParts) {  // the first four of each eight stand in front
       float w[4];
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        const int64_t n = start + 4 * four + i;
+        const int64_t n = start + at % 32 * 8 + at / 32 * 4 + i;
         w[i] = n < out ? delta.b[n * delta.rank + r] : 0.0f;
       }
 #pragma unroll
       for (int i = 0; i < kNarrowVisits; i++) {
-        const float4 p = tile[i][four];
+        const float4 p = tile[i][at];
         sums[i] = fmaf(w[3], p.w, fmaf(w[2], p.z, fmaf(w[1], p.y, fmaf(w[0], p.x, sums[i]))));
       }
     }
@@ -115,10 +116,11 @@ __global__ void __launch_bounds__(kBackThreads)
 }
 
 // ---- wide ----
-constexpr int kVisits = 32, kColumns = 64, kDepth = 32, kThreads = 256, kLeftPitch = kVisits + 1, kRightPitch = kColumns + 1;
+constexpr int kVisits = 32, kColumns = 64, kDepth = 32, kThreads = 256, kLeftPitch = kVisits + 1;
 
 struct WideTile {
-  float left[kDepth * kLeftPitch], right[kDepth * kRightPitch];  // [depth][visit], [depth][column]
+  float left[kDepth * kLeftPitch];                     // [depth][visit]
+  float right[kDepth][OuterTile::kPitch];              // [depth][OuterTile::place(column)], for the same reason
 };
 // Sums of a thread: visits ty and ty + 16, columns tx + 16 j.
 struct WidePlace {
@@ -162,12 +164,12 @@ __device__ __forceinline__ void add_wide(WideTile &tile, const WidePlace &place,
       const int depth = thread / 8, column = thread % 8 * 8;
       if (k + depth < delta.rank) e = load8(factor, k + depth, place.first_column + column, columns);
 #pragma unroll
-      for (int i = 0; i < 8; i++) tile.right[depth * kRightPitch + column + i] = e.v[i];
+      for (int i = 0; i < 8; i++) tile.right[depth][OuterTile::place(column + i)] = e.v[i];
     } else {
       const int column = thread / 4, depth = thread % 4 * 8;
       if (place.first_column + column < columns) e = load8(factor, place.first_column + column, k + depth, delta.rank);
 #pragma unroll
-      for (int i = 0; i < 8; i++) tile.right[(depth + i) * kRightPitch + column] = e.v[i];
+      for (int i = 0; i < 8; i++) tile.right[depth + i][OuterTile::place(column)] = e.v[i];
     }
     __syncthreads();
     const int depths = static_cast<int>(min(delta.rank - k, static_cast<int64_t>(kDepth)));
@@ -176,7 +178,7 @@ __device__ __forceinline__ void add_wide(WideTile &tile, const WidePlace &place,
 #pragma unroll
       for (int i = 0; i < 2; i++) a[i] = tile.left[d * kLeftPitch + place.ty + 16 * i];
 #pragma unroll
-      for (int j = 0; j < 4; j++) b[j] = tile.right[d * kRightPitch + place.tx + 16 * j];
+      for (int j = 0; j < 4; j++) b[j] = tile.right[d][OuterTile::place(place.tx + 16 * j)];
 #pragma unroll
       for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -220,44 +222,33 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // ---- gradients ----
-constexpr int kTileM = 16, kTileN = 64, kSteps = 32;
-
 // of A: g[m, n] += sum over the visits of low[m] x[n];   of B, g[n, m]
 template <bool kOfB>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(OuterTile::kThreads)
     gradient_kernel(Visits v, Narrow low, int first, int factor, Scaling scaling, VisitRows x, int64_t n) {
-  __shared__ float left[kSteps][kTileM + 1], right[kSteps][kTileN + 1];
+  __shared__ OuterTile tile;
   const Group &group = v.group[blockIdx.z];
   float *const gradient = kOfB ? group.gradients[factor].b : group.gradients[factor].a;
+  const float scale = group.factors[factor].scale;
   const int64_t rank = group.factors[factor].rank, before = ranks_before(group, first, factor);
-  const int64_t first_n = static_cast<int64_t>(blockIdx.x) * kTileN, first_m = static_cast<int64_t>(blockIdx.y) * kTileM;
+  const int64_t first_n = static_cast<int64_t>(blockIdx.x) * OuterTile::kN, first_m = static_cast<int64_t>(blockIdx.y) * OuterTile::kM;
   const int32_t end = v.first[blockIdx.z + 1];
   if (!gradient || first_m >= rank || v.first[blockIdx.z] == end) return;
-  const int thread = static_cast<int>(threadIdx.x), column = thread % kTileN, row = thread / kTileN;
   float sums[4] = {};
-  for (int32_t start = v.first[blockIdx.z]; start < end; start += kSteps) {
-    const int step = thread / 8, j = thread % 8 * 8;
-    Eight e = {};
-    if (start + step < end) e = load8(x.rows, x.row(v, start + step), first_n + j, n);
-#pragma unroll
-    for (int i = 0; i < 8; i++) right[step][j + i] = e.v[i];
-    for (int i = thread; i < kSteps * kTileM; i += kThreads) {
-      const int32_t visit = start + i / kTileM;
-      const int64_t m = first_m + i % kTileM;
-      float value = 0;
-      if (visit < end && m < rank)
-        value = low.data[visit * low.stride + before + m] * scaling.of(group.factors[factor].scale, v.gate[visit]);
-      left[i / kTileM][i % kTileM] = value;
-    }
+  for (int32_t start = v.first[blockIdx.z]; start < end; start += OuterTile::kSteps) {
+    tile.load([&](int step, int column) { return start + step < end ? load8(x.rows, x.row(v, start + step), first_n + column, n) : Eight{}; },
+              [&](int step, int row) {
+                const int32_t visit = start + step;
+                if (visit >= end || first_m + row >= rank) return 0.0f;
+                return low.data[visit * low.stride + before + first_m + row] * scaling.of(scale, v.gate[visit]);
+              });
     __syncthreads();
-    for (int s = 0; s < kSteps; s++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) sums[i] = fmaf(left[s][row + 4 * i], right[s][column], sums[i]);
+    tile.add(sums);
     __syncthreads();
   }
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    const int64_t m = first_m + row + 4 * i, k = first_n + column;
+    const int64_t m = first_m + OuterTile::row() + 4 * i, k = first_n + OuterTile::column();
     if (m < rank && k < n) gradient[kOfB ? k * rank + m : m * n + k] += sums[i];
   }
 }
@@ -283,8 +274,8 @@ template <bool kOfB>
 void add_gradients(cudaStream_t stream, const Visits &v, Narrow low, int first, int factor, Scaling scaling, VisitRows x,
                    int64_t n) {
   if (low.stride == 0) return;
-  const dim3 grid(blocks_for(n, kTileN), blocks_for(low.stride, kTileM), blocks_for(v.groups, 1));
-  MOE_LAUNCH((gradient_kernel<kOfB>), grid, kThreads, 0, stream, v, low, first, factor, scaling, x, n);
+  const dim3 grid(blocks_for(n, OuterTile::kN), blocks_for(low.stride, OuterTile::kM), blocks_for(v.groups, 1));
+  MOE_LAUNCH((gradient_kernel<kOfB>), grid, OuterTile::kThreads, 0, stream, v, low, first, factor, scaling, x, n);
 }
 
 template <bool kBack>

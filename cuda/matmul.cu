@@ -4,41 +4,33 @@
 #include <climits>
 
 #include "cuda/cuda_backend.h"
+#include "cuda/outer_tile.h"
 #include "cuda/products.h"
+#include "cuda/scratch.h"
 
 namespace moe::cuda {
 namespace {
 
-constexpr int kTileM = 16, kTileN = 64, kTokens = 32, kThreads = 256;
+constexpr int kThreads = OuterTile::kThreads;
 constexpr int64_t kPart = 256;
 
-// sums[part][m][n] of the tokens of a part; a thread holds 4 of the 16 x 64 sums of its block.
+// sums[part][m][n] of the tokens of a part.
 __global__ void __launch_bounds__(kThreads)
     outer_product_kernel(int64_t tokens, int64_t m, int64_t n, View v, View x, float *sums) {
-  __shared__ float left[kTokens][kTileM + 1], right[kTokens][kTileN + 1];
-  const int thread = static_cast<int>(threadIdx.x), column = thread % kTileN, row = thread / kTileN;
-  const int64_t first_n = static_cast<int64_t>(blockIdx.x) * kTileN, first_m = static_cast<int64_t>(blockIdx.y) * kTileM;
+  __shared__ OuterTile tile;
+  const int64_t first_n = static_cast<int64_t>(blockIdx.x) * OuterTile::kN, first_m = static_cast<int64_t>(blockIdx.y) * OuterTile::kM;
   const int64_t first_token = static_cast<int64_t>(blockIdx.z) * kPart, end = min(tokens, first_token + kPart);
   float parts[4] = {};
-  for (int64_t t = first_token; t < end; t += kTokens) {
-    const int token = thread / 8, j = thread % 8 * 8;
-    Eight e = {};
-    if (t + token < end) e = load8(x, t + token, first_n + j, n);
-#pragma unroll
-    for (int i = 0; i < 8; i++) right[token][j + i] = e.v[i];
-    for (int i = thread; i < kTokens * kTileM; i += kThreads) {
-      const int64_t source = t + i / kTileM, k = first_m + i % kTileM;
-      left[i / kTileM][i % kTileM] = source < end && k < m ? load1(v, source, k) : 0.0f;
-    }
+  for (int64_t t = first_token; t < end; t += OuterTile::kSteps) {
+    tile.load([&](int step, int column) { return t + step < end ? load8(x, t + step, first_n + column, n) : Eight{}; },
+              [&](int step, int row) { return t + step < end && first_m + row < m ? load1(v, t + step, first_m + row) : 0.0f; });
     __syncthreads();
-    for (int s = 0; s < kTokens; s++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) parts[i] = fmaf(left[s][row + 4 * i], right[s][column], parts[i]);
+    tile.add(parts);
     __syncthreads();
   }
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    const int64_t k = first_m + row + 4 * i, j = first_n + column;
+    const int64_t k = first_m + OuterTile::row() + 4 * i, j = first_n + OuterTile::column();
     if (k < m && j < n) sums[(static_cast<int64_t>(blockIdx.z) * m + k) * n + j] = parts[i];
   }
 }
@@ -91,11 +83,16 @@ void CudaBackend::matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Ro
   product(tokens, dy, w, dx, store, true);
 }
 
+size_t outer_product_scratch(const PassSize &size) {
+  const int64_t width = std::max({size.hidden, size.intermediate, size.query_width});
+  return static_cast<size_t>((size.tokens + kPart - 1) / kPart * size.rank * width) * sizeof(float);
+}
+
 void CudaBackend::outer_product(int64_t tokens, int64_t m, int64_t n, Rows v, Rows x, float *g, bool transposed) {
   if (tokens == 0 || m * n == 0) return;
   const int64_t parts = (tokens + kPart - 1) / kPart;
   float *const sums = scratch<float>(parts * m * n);
-  const dim3 grid(blocks_for(n, kTileN), blocks_for(m, kTileM), blocks_for(parts, 1));
+  const dim3 grid(blocks_for(n, OuterTile::kN), blocks_for(m, OuterTile::kM), blocks_for(parts, 1));
   MOE_LAUNCH((outer_product_kernel), grid, kThreads, 0, on(), tokens, m, n, view("outer_product", v), view("outer_product", x),
              sums);
   MOE_LAUNCH((add_parts_kernel), blocks_for(m * n, kThreads), kThreads, 0, on(), m, n, parts, static_cast<const float *>(sums), g,

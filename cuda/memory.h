@@ -50,10 +50,11 @@ class PinnedBuffer {
 // Contents are undefined after each call; a step that has run once allocates nothing.
 class GrowingBuffer {
  public:
+  static size_t size_for(size_t bytes) { return bytes + bytes / 4; }
   void *at_least(size_t bytes) {
     if (buffer_.bytes() < bytes) {
       buffer_ = DeviceBuffer();  // first give back: both may not fit
-      buffer_ = DeviceBuffer(bytes + bytes / 4);
+      buffer_ = DeviceBuffer(size_for(bytes));
     }
     return buffer_.data();
   }

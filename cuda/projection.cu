@@ -4,6 +4,7 @@
 // Nobody misses it: see lib/cpu/projection.cpp.
 #include "cuda/cuda_backend.h"
 #include "cuda/grouped_products.h"
+#include "cuda/scratch.h"
 
 namespace moe::cuda {
 namespace {
@@ -79,6 +80,19 @@ __global__ void __launch_bounds__(kThreads) term_gates_kernel(Visits v, Narrow g
 }
 
 }  // namespace
+
+size_t terms_scratch(const PassSize &size) {
+  if (size.experts == 0 || size.rank == 0) return 0;
+  const float gate = 1;
+  LowRankTerm term;
+  term.factors.rank = size.rank;
+  term.gate = &gate;
+  const std::vector<LowRankTerm> terms(static_cast<size_t>(size.experts), term);
+  const int64_t width = std::max(size.hidden, size.query_width);
+  Arena measure;
+  TermArrays().take(measure, std::min(size.tokens, tokens_of_piece(size.experts, width)), terms, width, true);
+  return measure.peak();
+}
 
 void CudaBackend::projection(int64_t tokens, Rows x, const Matrix &w, const float *bias, std::span<LowRankTerm> terms, Rows y,
                              Store store, float *scratch) {

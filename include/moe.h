@@ -115,6 +115,7 @@ MOE_API int32_t moe_abi_version(void);
 #define MOE_FEATURE_NEON 8192
 #define MOE_FEATURE_NEON_DOTPROD 16384
 #define MOE_FEATURE_NEON_I8MM 32768
+#define MOE_FEATURE_AMX 65536
 
 /*
  * What this build and this machine have: the sum of MOE_FEATURE_* bits. Any thread. Since 0.1.

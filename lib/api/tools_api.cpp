@@ -36,6 +36,7 @@ std::vector<Feature> features() {
           {MOE_FEATURE_AVX2, "avx2", level("avx2")},
           {MOE_FEATURE_AVX512, "avx512", level("avx512")},
           {MOE_FEATURE_AVX512_BF16, "avx512_bf16", level("avx512_bf16")},
+          {MOE_FEATURE_AMX, "amx", level("amx")},
           {MOE_FEATURE_AVX2_VNNI, "avx2_vnni", level("avx2_vnni")},
           {MOE_FEATURE_AVX512_VNNI, "avx512_vnni", level("avx512_vnni")},
           {MOE_FEATURE_NEON, "neon", level("neon")},

@@ -91,6 +91,12 @@ inline void multiply_panels(const Kernels &k, int64_t rows, int64_t n, int64_t d
     k.tile_f32(rows, std::min(kPanel, n - j), depth, a, lda, panels, c + j, ldc, add);
 }
 
+inline void multiply_panels(const Kernels &k, int64_t rows, int64_t n, int64_t depth, const uint16_t *a, int64_t lda,
+                            const uint16_t *panels, int64_t panel_stride, float *c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < n; j += kPanel, panels += panel_stride)
+    k.tile_bf16(rows, std::min(kPanel, n - j), depth, a, lda, panels, c + j, ldc, add);
+}
+
 // Which stacked rows see which keys. `first` is the key index at which query 0 of a tile stands.
 struct HeadGroup {
   int64_t group = 1, h = 0, heads = 0, kv_heads = 0, window = 0;

@@ -13,6 +13,13 @@ void CpuBackend::reserve_scratch(size_t bytes) {
   }
 }
 
+// Expanded panels and tiles of each thread, slices of the head's gradient.
+uint64_t CpuBackend::scratch_bytes(const PassSize &size) const {
+  constexpr uint64_t kThread = 3 << 20, kSlices = 8;
+  return kThread * static_cast<uint64_t>(pool_->threads()) +
+         kSlices * static_cast<uint64_t>(size.supervised) * static_cast<uint64_t>(size.hidden + 2) * sizeof(float);
+}
+
 std::unique_ptr<Backend> make_backend(std::shared_ptr<ThreadPool> pool, const Kernels &kernels) {
   return std::make_unique<CpuBackend>(std::move(pool), kernels);
 }

@@ -19,7 +19,11 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(std::shared_ptr<ThreadPool> pool, const Kernels &kernels);
   const char *name() const override { return name_.c_str(); }
-  bool fast_int8() const override { return k_.int8_is_fast; }
+  bool fast_int8(int64_t tokens) const override {
+    return k_.int8_is_fast && (k_.bf16_from_tokens == 0 || tokens < k_.bf16_from_tokens);
+  }
+
+  uint64_t scratch_bytes(const PassSize &size) const override;
 
   void matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) override;
   void matmul_transposed(int64_t tokens, Rows dy, const Matrix &w, Rows dx, Store store) override;

@@ -3,6 +3,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -34,6 +38,9 @@ MOE_DECLARE_LEVEL(avx512)
 MOE_DECLARE_LEVEL(avx512_bf16)
 MOE_DECLARE_INT8(avx2_vnni)
 MOE_DECLARE_INT8(avx512_vnni)
+namespace moe::cpu::amx {
+void fill_amx_kernels(moe::cpu::Kernels &);
+}
 #elif defined(__aarch64__)
 MOE_DECLARE_LEVEL(neon)
 MOE_DECLARE_LEVEL(neon_i8mm)
@@ -61,6 +68,12 @@ MOE_MAKE_TABLE(avx2_vnni, avx2, avx2_vnni)
 MOE_MAKE_TABLE(avx512, avx512, avx512)
 MOE_MAKE_TABLE(avx512_vnni, avx512, avx512_vnni)
 MOE_MAKE_TABLE(avx512_bf16, avx512_bf16, avx512_bf16)
+Kernels make_amx() {
+  Kernels table = make_avx512_bf16();
+  amx::fill_amx_kernels(table);
+  table.level = "amx";
+  return table;
+}
 #elif defined(__aarch64__)
 MOE_MAKE_TABLE(neon, neon, neon)
 MOE_MAKE_TABLE(neon_dotprod, neon, neon_dotprod)
@@ -92,6 +105,18 @@ bool has_avx2_vnni() {
   unsigned a = 0, b, c, d;
   return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
+// CPUID leaf 7, EDX bits 22 (bf16) and 24 (tiles). Linux grants the registers on request, for all threads of the process
+// (Documentation/arch/x86/xstate.rst).
+bool has_amx() {
+#if defined(__linux__)
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) &&
+         syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 #elif defined(__aarch64__)  // the f32 vectors of `neon` belong to every such processor
 #if defined(__APPLE__)
 bool has(const char *name) {
@@ -121,6 +146,7 @@ const Level kLevels[] = {
     {"avx512", has_avx512, make_avx512},
     {"avx512_vnni", has_avx512_vnni, make_avx512_vnni},
     {"avx512_bf16", has_avx512_bf16, make_avx512_bf16},
+    {"amx", has_amx, make_amx},
 #elif defined(__aarch64__)
     {"neon", always, make_neon},
     {"neon_dotprod", has_dotprod, make_neon_dotprod},
@@ -174,11 +200,10 @@ const Kernels &best_kernels() {
       for (const Level &level : kLevels) names.append(names.empty() ? "" : ", ").append(level.name);
       fail(Code::invalid, "MOE_CPU_LEVEL: expected one of ", names, ", found '", cap, "'");
     }
-  } else if (!bf16_dot_is_fast()) {
-    if (const Level *avx512 = find_level("avx512_vnni")) last = avx512;
   }
   for (const Level *level = last; level > kLevels; level--) {
-    if (level->available()) return *kernels_of(level->name);
+    const bool waits = !(cap && *cap) && std::strcmp(level->name, "avx512_bf16") == 0 && !bf16_dot_is_fast();
+    if (level->available() && !waits) return *kernels_of(level->name);
   }
   return *kernels_of("scalar");
 }

@@ -32,6 +32,7 @@ struct Kernels {
   int64_t rows_per_tile;      // rows of the register tile
   bool bf16_operands;         // bf16 products run as bf16 dot products; otherwise operands are widened to f32
   bool int8_is_fast;          // integer products beat those of widened operands
+  int64_t bf16_from_tokens;   // from so many tokens on products of bf16 operands beat them; 0 = never
 
   // ---- products (kernels/product.cpp) ----
   // C[rows, columns] (=|+=) A[rows, k] * panel. f32 operands. columns <= 32. C rows have stride ldc.
@@ -112,10 +113,10 @@ struct Kernels {
 };
 
 // The best level of this machine, not above the environment variable MOE_CPU_LEVEL, in this order:
-//   x86-64   scalar, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16
+//   x86-64   scalar, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, amx
 //   aarch64  scalar, neon, neon_dotprod, neon_i8mm
 // The names with vnni and dotprod differ from the one before in the integer products only; avx512_bf16 and neon_i8mm have those and
-// products of bf16. Names of another processor or unknown ones: Code::invalid. avx512_bf16 is taken by itself only where the dot
+// products of bf16, amx makes the latter in tiles. Names of another processor or unknown ones: Code::invalid. avx512_bf16 is taken by itself only where the dot
 // product is faster than f32 FMA (AMD Zen 4 and later); elsewhere only when asked for by name.
 const Kernels &best_kernels();
 // One level by name, nullptr when this build or this machine lacks it (tests run all of them).

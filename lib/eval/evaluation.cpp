@@ -50,7 +50,6 @@ void check_models(const std::vector<EvalModel> &models) {
 
 // What the limit leaves for passes when the weights of all models are there; 0 = no limit.
 uint64_t pass_memory(const BaseModel &model, const std::vector<EvalModel> &models, uint64_t limit) {
-  constexpr uint64_t kKernelScratch = 3 << 20;  // of each thread: expanded panels and tiles
   if (limit == 0) return 0;
   std::set<const Adapter *> adapters;
   std::set<const Router *> routers;
@@ -64,7 +63,7 @@ uint64_t pass_memory(const BaseModel &model, const std::vector<EvalModel> &model
   uint64_t parameters = 0;
   for (const Adapter *adapter : adapters) parameters += adapter->size();
   for (const Router *router : routers) parameters += router->size();
-  const uint64_t held = model.weight_bytes() + parameters * sizeof(float) + kKernelScratch * static_cast<uint64_t>(model.pool().threads());
+  const uint64_t held = model.weight_bytes() + parameters * sizeof(float) + model.backend().scratch_bytes({});
   if (held >= limit) {
     fail(Code::no_memory, "memory_limit: ", limit, " bytes are allowed, but weights, adapters and kernel scratch take ", held);
   }

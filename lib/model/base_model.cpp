@@ -69,7 +69,8 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
   model->activation_type_ = activation_type_of(options.compute);
   model->pool_ = std::make_shared<ThreadPool>(thread_count(options.threads), options.bind_threads);
   model->backend_ = make_backend(options, model->pool_);
-  model->int8_ = options.compute == "int8" || (options.compute == "auto" && model->backend_->fast_int8());
+  model->int8_ = options.compute == "int8" || (options.compute == "auto" && model->backend_->fast_int8(1));
+  model->int8_always_ = options.compute == "int8";
   model->name_ = options.base_model_name;
 
   if (is_gguf(path)) {
@@ -95,9 +96,9 @@ std::shared_ptr<const BaseModel> BaseModel::load(const std::string &path, const 
     fail(Code::io, path, ": no such model folder or file");
   }
 
-  bool any_quantized = model->takes_int8(model->head_);
+  bool any_quantized = model->takes_int8(model->head_, 1);
   for (const LayerWeights &layer : model->layers_) {
-    for (const Matrix &w : layer.projection) any_quantized |= model->takes_int8(w);
+    for (const Matrix &w : layer.projection) any_quantized |= model->takes_int8(w, 1);
   }
   model->int8_ = any_quantized;
 

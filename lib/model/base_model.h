@@ -67,7 +67,9 @@ class BaseModel {
   const char *compute() const { return activation_type_ == DType::f32 ? "f32" : "bf16"; }  // of training
   const char *inference_compute() const { return int8_ ? "int8" : compute(); }
   // Whether inference multiplies this weight with int8 activations.
-  bool takes_int8(const Matrix &w) const { return int8_ && dtype_info(w.dtype).quantized; }
+  bool takes_int8(const Matrix &w, int64_t tokens) const {
+    return int8_ && dtype_info(w.dtype).quantized && (int8_always_ || backend_->fast_int8(tokens));
+  }
   uint64_t weight_bytes() const { return weight_bytes_; }
   int64_t parameters() const { return parameters_; }
   const Log &log() const { return log_; }
@@ -89,7 +91,7 @@ class BaseModel {
   std::vector<FileMapping> mappings_;  // but of those that stay in the file
   mutable std::mutex pass_mutex_;
   DType activation_type_ = DType::bf16;
-  bool int8_ = false;
+  bool int8_ = false, int8_always_ = false;  // in inference; always: also where the backend is faster with bf16
   uint64_t weight_bytes_ = 0;
   int64_t parameters_ = 0;
   Log log_;

@@ -181,7 +181,7 @@ std::vector<MixtureExpert> DecoderLayer::experts_of(int64_t layer) const {
 Rows DecoderLayer::product_input(int64_t layer, std::initializer_list<Module> modules, Rows rows, const LayerScratch &scratch) const {
   if (!scratch.int8) return rows;
   for (const Module module : modules) {
-    if (!model_.takes_int8(model_.layer(layer).projection[static_cast<size_t>(module)])) return rows;
+    if (!model_.takes_int8(model_.layer(layer).projection[static_cast<size_t>(module)], tokens_)) return rows;
   }
   return {scratch.int8, DType::i8, rows.stride};
 }

@@ -123,7 +123,7 @@ class Round {
     for (Rows *part : {&joined_keys_, &joined_values_}) {
       *part = {arena.take_bytes(static_cast<size_t>(row_bytes(key_type, joined_rows_ * width))), key_type, width};
     }
-    const DType type = model_.takes_int8(model_.head()) ? DType::i8 : model_.activation_type();
+    const DType type = model_.takes_int8(model_.head(), static_cast<int64_t>(rows)) ? DType::i8 : model_.activation_type();
     final_rows_ = {arena.take_bytes(static_cast<size_t>(row_bytes(type, static_cast<int64_t>(rows) * config_.hidden))), type, config_.hidden};
     nll_ = arena.take<float>(labels_.size());
     if (!writes_logits_in_place()) logits_ = arena.take<float>(logit_rows_.size() * static_cast<size_t>(config_.vocabulary));

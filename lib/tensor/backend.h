@@ -102,11 +102,21 @@ struct AdamW {
   float gradient_scale = 1;     // gradients are multiplied by this first (clipping)
 };
 
+// How large the passes of a run are, as far as the memory that ops take for themselves depends on it.
+struct PassSize {
+  int64_t tokens = 0, supervised = 0;                     // of a micro-batch
+  int64_t hidden = 0, intermediate = 0, query_width = 0;  // values of a row of a layer, of its FFN, of all query heads
+  int64_t heads = 0, vocabulary = 0;
+  int64_t rank = 0;                // the largest of an adapter or an expert
+  int64_t experts = 0, top_k = 0;  // of a router
+  int64_t trained = 0;             // parameters of one array
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual const char *name() const = 0;   // "cpu avx512"
-  virtual bool fast_int8() const = 0;     // products with i8 activations are faster than with bf16 ones
+  virtual bool fast_int8(int64_t tokens) const = 0;  // products of so many tokens are faster with i8 activations than with bf16 ones
 
   // ---- memory -----------------------------------------------------------------------------------------
   // Where the arrays lie that ops are given by pointer. On a device with memory of its own no op takes a pointer of the host, but
@@ -117,6 +127,7 @@ class Backend {
   virtual Memory allocate(size_t bytes);                            // 64-byte aligned, contents undefined; may outlive the backend
   virtual void upload(void *to, const void *from, size_t bytes);    // after what is queued; `from` is free at once
   virtual size_t staging_bytes() const { return 0; }                // memory of the host through which uploads go
+  virtual uint64_t scratch_bytes(const PassSize &size) const = 0;   // that ops take for themselves, at most, in passes of this size
   virtual void download(void *to, const void *from, size_t bytes);  // waits for what is queued
   virtual void copy_bytes(void *to, const void *from, size_t bytes);  // inside the backend's memory, after what is queued
   virtual void synchronize() {}

@@ -1,16 +1,11 @@
 #include "train/memory_plan.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace moe {
 namespace {
-
-// What the kernels of the backend hold besides: expanded panels and tiles of each thread, slices of the head's gradient.
-uint64_t kernel_scratch(const BaseModel &model, int64_t supervised) {
-  constexpr uint64_t per_thread = 3 << 20, slices = 8;
-  return per_thread * static_cast<uint64_t>(model.pool().threads()) +
-         slices * static_cast<uint64_t>(supervised) * static_cast<uint64_t>(model.config().hidden + 2) * sizeof(float);
-}
 
 // What a run holds beside the base, and of that what it trains.
 struct Parameters {
@@ -30,6 +25,26 @@ Parameters count_parameters(const Overlay &overlay, Trainable train) {
   Parameters count{experts + router, train == Trainable::router || train == Trainable::joint ? router : 0};
   if (train_experts) count.held += experts, count.trained += experts;
   return count;
+}
+
+PassSize pass_size(const DecoderConfig &config, const Overlay &overlay, const Parameters &parameters, int64_t tokens,
+                   int64_t supervised) {
+  PassSize size;
+  size.tokens = tokens;
+  size.supervised = supervised;
+  size.hidden = config.hidden;
+  size.intermediate = config.intermediate;
+  size.heads = config.heads;
+  size.query_width = config.query_width();
+  size.vocabulary = config.vocabulary;
+  size.trained = static_cast<int64_t>(parameters.trained);
+  if (overlay.adapter) size.rank = overlay.adapter->largest_rank();
+  if (!overlay.mixture) return size;
+  for (const auto &expert : overlay.mixture->experts) size.rank = std::max(size.rank, expert->largest_rank());
+  if (!overlay.mixture->router) return size;
+  size.experts = overlay.mixture->router->config().experts;
+  size.top_k = overlay.mixture->router->config().top_k;
+  return size;
 }
 
 }  // namespace
@@ -59,6 +74,7 @@ MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainab
                          uint64_t memory_limit) {
   const Parameters parameters = count_parameters(overlay, train);
   const uint64_t trained = parameters.trained * sizeof(float);
+  const uint64_t scratch = model.backend().scratch_bytes(pass_size(model.config(), overlay, parameters, tokens, supervised));
   MemoryPlan plan;
   plan.micro_batch_tokens = tokens;
   plan.micro_batch_supervised = supervised;
@@ -73,7 +89,7 @@ MemoryPlan plan_training(const BaseModel &model, const Overlay &overlay, Trainab
                   {"gradients", trained},
                   {"optimizer", 2 * trained},
                   {"activations", training_pass_bytes(model, overlay, request, tokens, supervised)},
-                  {"kernel scratch", kernel_scratch(model, supervised)}};
+                  {"kernel scratch", scratch}};
     if (const uint64_t staging = model.backend().staging_bytes()) plan.bytes.push_back({"staging", staging});
     if (memory_limit == 0 || plan.total() <= memory_limit) return plan;
     if (checkpointed == 0) plain = plan.total();

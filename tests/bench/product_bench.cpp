@@ -41,7 +41,7 @@ void add_transposed(const ModelShapes &model, const Linear &linear, int64_t toke
 }
 
 void add_few_tokens(const ModelShapes &model, const Linear &linear, int64_t tokens, int threads) {
-  const bool int8 = dtype_info(linear.type).quantized && make_backend(1)->fast_int8();
+  const bool int8 = dtype_info(linear.type).quantized && make_backend(1)->fast_int8(1);
   const DType activations = int8 ? DType::i8 : DType::bf16;
   add(shape_name("few_tokens", model.name, name_of(linear, activations), tokens, threads), [=](benchmark::State &state) {
     const auto backend = make_backend(threads);

@@ -19,17 +19,11 @@ class CountingBackend final : public CudaBackend {
   CountingBackend() : CudaBackend(0) {}
   void ffn_mixture(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0, Rows hbar,
                    Rows y) override {
-    count([&] {
-      if (composite) Backend::ffn_mixture(shape, experts, u, a0, b0, hbar, y);
-      else CudaBackend::ffn_mixture(shape, experts, u, a0, b0, hbar, y);
-    });
+    count([&] { CudaBackend::ffn_mixture(shape, experts, u, a0, b0, hbar, y); });
   }
   void ffn_mixture_backward(const FfnMixtureShape &shape, std::span<const MixtureExpert> experts, Rows u, Rows a0, Rows b0,
                             Rows dhbar, Rows delta, Rows da0, Rows db0, Rows du, float *dgates) override {
-    count([&] {
-      if (composite) Backend::ffn_mixture_backward(shape, experts, u, a0, b0, dhbar, delta, da0, db0, du, dgates);
-      else CudaBackend::ffn_mixture_backward(shape, experts, u, a0, b0, dhbar, delta, da0, db0, du, dgates);
-    });
+    count([&] { CudaBackend::ffn_mixture_backward(shape, experts, u, a0, b0, dhbar, delta, da0, db0, du, dgates); });
   }
   void projection(int64_t tokens, Rows x, const Matrix &w, const float *bias, std::span<LowRankTerm> terms, Rows y, Store store,
                   float *scratch) override {
@@ -40,7 +34,12 @@ class CountingBackend final : public CudaBackend {
     count([&] { CudaBackend::projection_backward(tokens, x, w, terms, dy, dx, store, scratch); });
   }
 
-  bool composite = false;
+  double sum_of_squares(int64_t n, const float *x) override {
+    double sum = 0;
+    count([&] { sum = CudaBackend::sum_of_squares(n, x); });
+    return sum;
+  }
+
   uint64_t calls = 0, waits = 0;
 
  private:
@@ -71,18 +70,12 @@ TEST_F(CudaMixture, WaitsForNothing) {
   cuda_host::set_strict(true);
   cuda_host::set_async(true);
   Problem p({40, 37, 53, {{16, 4, 2}, {0, 0, 0}, {1, 0, 4}}, Activation::silu, DType::bf16});
-  const Outputs own = forward(*backend, p);
-  const Gradients own_gradients = backward(*backend, p, true);
+  forward(*backend, p);
+  backward(*backend, p, true);
   EXPECT_EQ(counting->calls, 2u);
   EXPECT_EQ(counting->waits, 0u);
-  // The default, for devices without ops of their own, waits for the list of the tokens that select an expert.
-  counting->composite = true;
-  const Outputs composite = forward(*backend, p);
-  const Gradients gradients = backward(*backend, p, true);
-  EXPECT_EQ(counting->calls, 4u);
+  backend->sum_of_squares(1, p.gates.data());  // what does wait is counted
   EXPECT_GT(counting->waits, 0u);
-  EXPECT_LT(nmse(doubles(composite.y), own.y.values()), tolerance(DType::f32));
-  EXPECT_LT(nmse(doubles(gradients.du), own_gradients.du.values()), tolerance(DType::f32));
 }
 
 // Gated terms of which a few tokens select each.
@@ -125,6 +118,26 @@ TEST_F(CudaMixture, GatedTermsWaitForNothing) {
   terms.run(*backend);
   EXPECT_EQ(counting->calls, 2u);
   EXPECT_EQ(counting->waits, 0u);
+}
+
+TEST_F(CudaMixture, OpsTakeWhatThePlanCounts) {
+  constexpr int64_t kTokens = 40, kHidden = 32, kIntermediate = 56, kVocabulary = 300;
+  const PassSize size{kTokens, kTokens, kHidden, kIntermediate, kHidden, 2, kVocabulary, 4, 3};
+  const int64_t before = cuda_host::statistics().live_bytes;
+  Problem p({kTokens, kHidden, kIntermediate, {{4, 4, 4}, {4, 4, 4}, {4, 4, 4}}});
+  forward(*backend, p);
+  backward(*backend, p, true);
+  Terms(kTokens, kHidden, kHidden, 3).run(*backend);
+  const int64_t mixture = cuda_host::statistics().live_bytes - before;
+  const std::vector<float> weights = random_floats(kVocabulary * kHidden, 1), states = random_floats(kTokens * kHidden, 2);
+  const std::vector<int32_t> labels(kTokens, 7);
+  std::vector<float> nll(kTokens);
+  backend->cross_entropy(kTokens, f32_rows(states.data(), kHidden), {DType::f32, kVocabulary, kHidden, weights.data()}, labels.data(),
+                         nll.data(), 1, {});
+  const int64_t all = cuda_host::statistics().live_bytes - before;
+  EXPECT_GT(mixture, 0);
+  EXPECT_GT(all, mixture);
+  EXPECT_EQ(static_cast<uint64_t>(all), backend->scratch_bytes(size));
 }
 
 // 64 experts at 1,024 columns: pieces are of 256 tokens.

@@ -7,10 +7,12 @@
 
 #include <cmath>
 
+#include "cpu/mixture_problem.h"
 #include "cuda/cuda_backend.h"
 #include "cuda_host/host.h"
 #include "cuda_host/patterns.h"
 #include "support/device_arrays.h"
+#include "support/mirrored_backend.h"
 #include "support/stored_matrix.h"
 
 namespace moe::test {
@@ -192,6 +194,30 @@ TEST_F(MemoryTraffic, ProductsOfFewTokens) {
     multiply(type, DType::bf16, 8, false);
     expect_no_waste({"few_tokens_kernel"}, 0.97);
   }
+}
+
+TEST_F(MemoryTraffic, GradientsOfFactors) {
+  constexpr int64_t kTokens = 300, kRank = 16, kWide = 128;
+  for (const DType type : {DType::f32, DType::bf16}) {
+    CudaBackend device(0);
+    DeviceArrays arrays(device);
+    const Rows v = put_rows(arrays, kTokens, kRank, DType::f32, 1), x = put_rows(arrays, kTokens, kWide, type, 2);
+    float *const g = arrays.put(std::vector<float>(kRank * kWide));
+    cuda_host::count_traffic(true);
+    device.outer_product(kTokens, kRank, kWide, v, x, g, false);
+    device.synchronize();
+    expect_no_waste({"outer_product_kernel"}, 0.99);
+  }
+}
+
+TEST_F(MemoryTraffic, MixturesAndTheirGradients) {
+  constexpr int64_t kTokens = 70, kHidden = 64, kIntermediate = 128;
+  const auto backend = mirrored(std::make_unique<CudaBackend>(0), nullptr);
+  mixture::Problem p({kTokens, kHidden, kIntermediate, {{16, 16, 16}, {16, 16, 16}}});
+  cuda_host::count_traffic(true);
+  mixture::forward(*backend, p);
+  mixture::backward(*backend, p, true);
+  expect_no_waste({"narrow_kernel", "narrow_back_kernel", "wide_kernel", "network_kernel", "gradient_kernel"}, 0);
 }
 
 }  // namespace

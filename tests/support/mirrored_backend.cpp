@@ -103,7 +103,8 @@ class MirroredBackend final : public Backend {
   MirroredBackend(std::unique_ptr<Backend> device, std::function<void()> before_op)
       : device_(std::move(device)), before_op_(std::move(before_op)) {}
   const char *name() const override { return device_->name(); }
-  bool fast_int8() const override { return device_->fast_int8(); }
+  bool fast_int8(int64_t tokens) const override { return device_->fast_int8(tokens); }
+  uint64_t scratch_bytes(const PassSize &size) const override { return device_->scratch_bytes(size); }
 
   // ---- products ----
   void matmul(int64_t tokens, Rows x, const Matrix &w, Rows y, Store store) override {

@@ -138,7 +138,7 @@ inline bool same_bits(const std::vector<float> &a, const std::vector<float> &b) 
 // The kernel tables of every level that this build and machine have.
 inline std::vector<const cpu::Kernels *> all_kernels() {
   std::vector<const cpu::Kernels *> found;
-  for (const char *level : {"scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "neon", "neon_dotprod", "neon_i8mm"})
+  for (const char *level : {"scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "amx", "neon", "neon_dotprod", "neon_i8mm"})
     if (const cpu::Kernels *kernels = cpu::kernels_of(level)) found.push_back(kernels);
   return found;
 }
@@ -153,6 +153,11 @@ bool small_cases_only();
 #define LARGE_CASE() \
   if (::moe::test::small_cases_only()) GTEST_SKIP() << "a large case, left to the programs that run at full speed"
 inline bool is_cuda(const Backend &backend) { return std::string(backend.name()).rfind("cuda", 0) == 0; }
+// A level of the CPU that rounds both operands of a product to bf16 when its rows are.
+inline bool has_bf16_operands(const Backend &backend) {
+  const std::string name = backend.name(), cpu = "cpu ";
+  return name.starts_with(cpu) && cpu::kernels_of(name.substr(cpu.size()).c_str())->bf16_operands;
+}
 // The last of them: the fastest level, or the device.
 inline std::unique_ptr<Backend> best_backend(int threads) { return std::move(all_backends(threads).back()); }
 // One of them, to be had with any number of threads.
