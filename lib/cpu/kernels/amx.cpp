@@ -72,6 +72,10 @@ void tile(int64_t rows, int64_t k, const uint16_t *a, int64_t lda, const uint16_
     if constexpr (kLower) _tile_loadd(2, lower, ldc * 4);
     if constexpr (kLower && kRight) _tile_loadd(3, lower + kSide, ldc * 4);
   } else {
+    for (int64_t r = 0; r < rows; r++) {  // they are stored at once, when the tiles are done
+      __builtin_prefetch(c + r * ldc, 1);
+      if constexpr (kRight) __builtin_prefetch(c + r * ldc + kSide, 1);
+    }
     _tile_zero(0);
     if constexpr (kRight) _tile_zero(1);
     if constexpr (kLower) _tile_zero(2);
@@ -109,7 +113,7 @@ void tile_bf16(int64_t rows, int64_t columns, int64_t k, const uint16_t *a, int6
 }  // namespace
 
 void fill_amx_kernels(Kernels &table) {
-  table.rows_per_tile = kSide;
+  table.rows_per_tile = 2 * kSide;
   table.bf16_from_tokens = 96;  // weights are expanded once a product: SmolLM2 Q4_1 and Gemma 3 Q4_K_M between 64 and 128
   table.tile_bf16 = tile_bf16;
 }
