@@ -1,11 +1,11 @@
-// The limits of this machine, measured: multiply-adds in registers (f32, bf16 dot products, int8 dot products) and memory read
+// The limits of this machine, measured: multiply-adds in registers (f32, bf16 dot products or tiles, int8 dot products) and memory read
 // far beyond the caches. What the speed of a run is compared with.
 #pragma once
 #include <cstdint>
 
 namespace moe::cli {
 
-enum class Limit : uint8_t { f32, bf16, int8, read };  // multiply-adds, dot products, dot products, memory
+enum class Limit : uint8_t { f32, bf16, int8, read };  // multiply-adds, dot products or AMX tiles, dot products, memory
 
 struct Peak {
   double f32_flops = 0, bf16_flops = 0, int8_ops = 0;  // per second; 0 where this processor has no such instruction

@@ -29,7 +29,7 @@ struct Work {
   double bytes = 0;
 };
 
-// The faster of f32 multiply-adds and bf16 dot products: either computes products of bf16 activations.
+// The faster of f32 multiply-adds and bf16 dot products (in tiles where there are): either computes products of bf16 activations.
 Limit bf16_products();
 
 std::unique_ptr<Backend> make_backend(int threads);

@@ -29,7 +29,7 @@ def best($key): map(.[$key] // 0) | if length > 0 then max else 0 end;
 def limit($work; $facts; $peak; $compute):
   ($peak | if best("bf16_gflops") > best("f32_gflops") then {rate: best("bf16_gflops"), of: "bf16"} else {rate: best("f32_gflops"), of: "f32"} end
     | .rate *= 1e9) as $products
-  | (if $compute == "int8" then {rate: ($peak | best("int8_gops") * 1e9), of: "int8"} else $products end) as $inference
+  | ([$products, (if $compute == "int8" then {rate: ($peak | best("int8_gops") * 1e9), of: "int8"} else empty end)] | max_by(.rate)) as $inference
   | if $work == "prompt_512" then $inference | .rate /= $facts.layer_operations
     elif $work == "generate" then {rate: ($peak | best("read_gb_s") * 1e9 / $facts.bytes), of: "read"}
     elif $work == "lora_random_rows" or $work == "lora_gsm8k" then $products | .rate /= 2 * $facts.layer_operations

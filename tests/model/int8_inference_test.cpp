@@ -13,12 +13,12 @@ std::shared_ptr<const BaseModel> load(const std::string &file, const char *compu
   return test::golden_model("gguf/" + file, compute, threads);
 }
 
-// Logits behind the last of 40 tokens, appended in pieces of at most `piece`.
-std::vector<float> logits_of(const BaseModel &model, size_t piece) {
+// Logits behind the last of some tokens, appended in pieces of at most `piece`.
+std::vector<float> logits_of(const BaseModel &model, size_t piece, uint64_t count = 40) {
   std::vector<int32_t> tokens;
-  for (uint64_t i = 0; i < 40; i++) tokens.push_back(static_cast<int32_t>(test::random_bits(5, i) % static_cast<uint64_t>(model.config().vocabulary)));
+  for (uint64_t i = 0; i < count; i++) tokens.push_back(static_cast<int32_t>(test::random_bits(5, i) % static_cast<uint64_t>(model.config().vocabulary)));
   std::vector<float> logits(static_cast<size_t>(model.config().vocabulary));
-  KvCache cache(model, 40);
+  KvCache cache(model, static_cast<int64_t>(count));
   InferenceScratch scratch;
   for (size_t i = 0; i < tokens.size(); i += piece) {
     Segment segment;
@@ -47,6 +47,24 @@ TEST_P(Int8Inference, DoesNotDependOnThreadsAndHardlyOnPieces) {
   const std::vector<float> whole = logits_of(*model, 40);
   EXPECT_TRUE(test::same_bits(whole, logits_of(*load(GetParam(), "int8", 3), 40)));
   for (const size_t piece : {1, 7}) EXPECT_LT(test::nmse(test::to_double(whole), logits_of(*model, piece)), 5e-4) << piece;
+}
+
+// `auto` takes what the backend computes faster, pass by pass; `int8` stays what it says.
+TEST_P(Int8Inference, AutoFollowsTheLengthOfAPass) {
+  constexpr uint64_t kTokens = 120;
+  const auto automatic = load(GetParam(), "auto", 2), int8 = load(GetParam(), "int8", 2), bf16 = load(GetParam(), "bf16", 2);
+  const auto same = [](const BaseModel &a, const BaseModel &b, size_t piece) {
+    return test::same_bits(logits_of(a, piece, kTokens), logits_of(b, piece, kTokens));
+  };
+  // the head of the last token is a product of its own, of one row
+  EXPECT_EQ(same(*automatic, *int8, kTokens), automatic->backend().fast_int8(kTokens));
+  EXPECT_EQ(same(*automatic, *int8, 7), automatic->backend().fast_int8(7));
+  if (!automatic->backend().fast_int8(1)) {
+    EXPECT_TRUE(same(*automatic, *bf16, kTokens));
+  }
+  EXPECT_FALSE(same(*int8, *bf16, kTokens));
+  const auto strict = test::to_double(logits_of(*load(GetParam(), "f32", 2), kTokens, kTokens));
+  EXPECT_LT(test::nmse(strict, logits_of(*automatic, kTokens, kTokens)), 5e-3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Int8Inference,
