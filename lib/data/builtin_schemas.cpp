@@ -179,6 +179,20 @@ const std::vector<std::pair<std::string, std::string>> &builtin_schema_texts() {
   "metrics": ["exact_match", "code_tests", "loss"]
 }
 )json"},
+      {"mbpp_tests", R"json({
+  "format": "libmoe.schema",
+  "format_version": 1,
+  "name": "mbpp_tests",
+  "description": "MBPP with its tests in the prompt, which name the function, as Austin et al. (2021) ask for it.",
+  "kind": "completion",
+  "fields": {"text": ["text", "prompt"], "completion": "code", "tests": "test_list", "setup": ["test_setup_code", "test_imports"], "id": "task_id"},
+  "detect": false,
+  "prompt": "You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n",
+  "completion": "{completion}",
+  "program": "{setup}\n{generated}\n{tests}\n",
+  "metrics": ["exact_match", "code_tests", "loss"]
+}
+)json"},
       {"medmcqa_from_0", R"json({
   "format": "libmoe.schema",
   "format_version": 1,

@@ -92,7 +92,8 @@ CodeResult verdict(const ProcessResult &ended) {
 }  // namespace
 
 std::string code_of_answer(std::string_view answer) {
-  constexpr std::string_view kFence = "```";
+  constexpr std::string_view kFence = "```", kDone = "[DONE]";
+  answer = answer.substr(0, answer.find(kDone));
   const size_t fence = answer.find(kFence);
   if (fence == std::string_view::npos) return std::string(answer);
   const size_t line = answer.find('\n', fence);

@@ -211,6 +211,9 @@ TEST(Example, ProgramsStandAroundTheAnswer) {
   const CodeProgram whole = program("mbpp", head + R"("test_setup_code": "import re", "test_list": ["assert x", "assert 1"]})");
   EXPECT_EQ(whole.before, "import re\n");
   EXPECT_EQ(whole.after, "\nassert x\nassert 1\n");
+  const Example shown = examples_of("mbpp_tests", head + R"("test_list": ["assert x", "assert 1"]})").examples.at(0);
+  EXPECT_EQ(shown.prompt, "You are an expert Python programmer, and here is your task: Add. Your code should pass these tests:\n\nassert x\nassert 1\n[BEGIN]\n");
+  EXPECT_EQ(shown.program.after, "\nassert x\nassert 1\n");
   const CodeProgram bare = program("mbpp", head + R"("test_setup_code": "", "test_list": ["assert x"]})");
   EXPECT_EQ(bare.before, "\n");
   const CodeProgram none = program("mbpp", head + R"("test_list": []})");
