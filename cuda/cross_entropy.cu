@@ -7,8 +7,8 @@
 
 #include "cuda/check_index.h"
 #include "cuda/cuda_backend.h"
-#include "cuda/weights.h"
 #include "cuda/scratch.h"
+#include "cuda/weights.h"
 
 namespace moe::cuda {
 namespace {

@@ -6,10 +6,10 @@
 
 namespace moe::cuda {
 
-size_t mixture_scratch(const PassSize &size);        // ffn_mixture.cu: of its backward pass
-size_t terms_scratch(const PassSize &size);          // projection.cu: of gated terms, their backward pass
-size_t outer_product_scratch(const PassSize &size);  // matmul.cu
+size_t mixture_scratch(const PassSize &size);         // ffn_mixture.cu: of its backward pass
+size_t terms_scratch(const PassSize &size);           // projection.cu: of gated terms, their backward pass
+size_t outer_product_scratch(const PassSize &size);   // matmul.cu
 size_t sum_of_squares_scratch(const PassSize &size);  // adamw.cu
-size_t cross_entropy_scratch(const PassSize &size);  // logits that exist at a time
+size_t cross_entropy_scratch(const PassSize &size);   // logits that exist at a time
 
 }  // namespace moe::cuda

@@ -1,6 +1,5 @@
 #include "moe-train/experiment.h"
 
-#include <algorithm>
 #include <ctime>
 #include <filesystem>
 

@@ -2,9 +2,10 @@
 //   nll = logsumexp(z) - z_label,   dh = scale (softmax(z) W - W_label)
 // and softmax(z) W is attention with keys = values = W: one pass with an online softmax (Milakov & Gimelshein 2018), two
 // products for each chunk of the vocabulary. The vocabulary is cut into 8 fixed slices; each gives per row its maximum,
-// its sum of exponentials and its weighted sum of weight rows, and they are joined in order. The label stays out of these
-// and comes in at the end, with softmax(z)_label - 1 = -(sum of the others) / sum, so that nothing cancels. bf16 hidden rows make both products with bf16
-// operands where the level has them. Without gradient hidden rows may be i8 and meet quantized weights in integer products.
+// its sum of exponentials and its weighted sum of weight rows, and they are joined in order. The label stays out of these and
+// comes in at the end, with softmax(z)_label - 1 = -(sum of the others) / sum, so that nothing cancels. bf16 hidden rows make
+// both products with bf16 operands where the level has them. Without gradient hidden rows may be i8 and meet quantized weights
+// in integer products.
 #include <cmath>
 #include <limits>
 
