@@ -43,12 +43,7 @@ void Console::copy_to(const std::string &path) {
 
 void Console::record(std::string_view line) {
   if (!copy_) return;
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  localtime_r(&now, &local);
-  char time[32];
-  std::strftime(time, sizeof time, "%F %T ", &local);
-  std::string text = time;
+  std::string text = local_time("%F %T ");
   text.append(line) += '\n';
   std::fwrite(text.data(), 1, text.size(), copy_.get());
   std::fflush(copy_.get());
@@ -84,6 +79,14 @@ void Console::end_progress() {
 }
 
 void log_to_console(int32_t level, const char *line, void *user) { static_cast<Console *>(user)->log(level, line); }
+
+std::string local_time(const char *format) {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  char text[64];
+  return {text, std::strftime(text, sizeof text, format, &local)};
+}
 
 double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 

@@ -60,6 +60,9 @@ class Console {
 // The moe_log_callback of a console, which is `user`.
 void log_to_console(int32_t level, const char *line, void *user);
 
+// Now by the clock of this place, as strftime writes it.
+std::string local_time(const char *format);
+
 // Seconds of a clock that never goes back.
 double seconds_now();
 

@@ -1,5 +1,7 @@
 #include "moe-eval/peak.h"
 
+#include <moe.h>
+
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,11 +19,7 @@
 #include "cli/console.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
-#endif
-#if defined(__linux__)
-#include <sys/syscall.h>
 #endif
 
 namespace moe::cli {
@@ -112,17 +110,6 @@ __attribute__((target("amx-tile,amx-bf16"))) float bf16_tiles(int64_t rounds) {
   return values[0];
 }
 
-// See lib/cpu/kernels.cpp: the instructions, and the system's leave to use them.
-bool has_tiles() {
-#if defined(__linux__)
-  constexpr long kRequest = 0x1023, kTileData = 18;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) && syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-
 constexpr int kWide = 20, kNarrow = 12;  // of 32 and of 16 registers
 
 float f32_wide(int64_t rounds) { return f32_avx512(rounds, std::make_index_sequence<kWide>()); }
@@ -136,7 +123,7 @@ Rate f32_rate() {
   return {};
 }
 Rate bf16_rate() {
-  if (has_tiles()) return {bf16_tiles, kTiles * 16.0 * 16 * 64};
+  if (moe_features() & MOE_FEATURE_AMX) return {bf16_tiles, kTiles * 16.0 * 16 * 64};
   return __builtin_cpu_supports("avx512bf16") ? Rate{bf16_wide, kWide * 64.0} : Rate{};
 }
 Rate int8_rate() { return __builtin_cpu_supports("avx512vnni") ? Rate{int8_wide, kWide * 128.0} : Rate{}; }

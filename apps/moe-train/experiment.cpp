@@ -1,6 +1,5 @@
 #include "moe-train/experiment.h"
 
-#include <ctime>
 #include <filesystem>
 
 namespace moe::cli {
@@ -15,12 +14,7 @@ void check_name(const std::string &name) {
 
 // experiments/20261201-152000-name, with -2, -3, ... behind it when it is there already.
 std::string make_folder(const std::string &name) {
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  localtime_r(&now, &local);
-  char time[32];
-  std::strftime(time, sizeof time, "%Y%m%d-%H%M%S", &local);
-  const std::string base = std::string(kFolder) + "/" + time + "-" + name;
+  const std::string base = std::string(kFolder) + "/" + local_time("%Y%m%d-%H%M%S") + "-" + name;
   std::error_code error;
   std::filesystem::create_directories(kFolder, error);
   for (int n = 1; !error; n++) {

@@ -78,9 +78,12 @@ void take_logits(const Head &head, int64_t slice, int64_t t, int64_t v, int64_t 
   if (label >= 0 && label < n) {
     head.label_logit[t] = logits[label];
     logits[label] = kNone;
+    if (n == 1) {
+      logits[0] = 0;
+      return;
+    }
   }
   const float highest = k.max(n, logits);
-  if (highest == kNone) return std::fill_n(logits, n, 0.0f), void();
   if (highest > head.maximum[at]) {
     if (head.sum[at] != 0) {
       const float factor = std::exp(head.maximum[at] - highest);

@@ -116,8 +116,8 @@ struct Kernels {
 //   x86-64   scalar, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, amx
 //   aarch64  scalar, neon, neon_dotprod, neon_i8mm
 // The names with vnni and dotprod differ from the one before in the integer products only; avx512_bf16 and neon_i8mm have those and
-// products of bf16, amx makes the latter in tiles. Names of another processor or unknown ones: Code::invalid. avx512_bf16 is taken by itself only where the dot
-// product is faster than f32 FMA (AMD Zen 4 and later); elsewhere only when asked for by name.
+// products of bf16, amx makes the latter in tiles. Names of another processor or unknown ones: Code::invalid. avx512_bf16 is taken
+// by itself only where the dot product is faster than f32 FMA (AMD Zen 4 and later); elsewhere only when asked for by name.
 const Kernels &best_kernels();
 // One level by name, nullptr when this build or this machine lacks it (tests run all of them).
 const Kernels *kernels_of(const char *level);

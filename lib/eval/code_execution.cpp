@@ -93,7 +93,9 @@ CodeResult verdict(const ProcessResult &ended) {
 
 std::string code_of_answer(std::string_view answer) {
   constexpr std::string_view kFence = "```", kDone = "[DONE]";
-  answer = answer.substr(0, answer.find(kDone));
+  for (size_t at = answer.find(kDone); at != std::string_view::npos; at = answer.find(kDone, at + 1)) {
+    if (at == 0 || answer[at - 1] == '\n') answer = answer.substr(0, at);
+  }
   const size_t fence = answer.find(kFence);
   if (fence == std::string_view::npos) return std::string(answer);
   const size_t line = answer.find('\n', fence);

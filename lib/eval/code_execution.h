@@ -22,7 +22,7 @@ struct CodeResult {
   std::string detail;  // "NameError: name 'x' is not defined"; "" = none
 };
 
-// Of what stands before [DONE] (MBPP's mark) the content of the first code fence (```), else all.
+// Of what stands before a line that begins with [DONE] (MBPP's mark) the content of the first code fence (```), else all.
 std::string code_of_answer(std::string_view answer);
 
 class CodeRunner {

@@ -176,7 +176,8 @@ TEST(CrossEntropy, TakesBf16RowsWithGaps) {
     const Reference expected = reference(c.tokens, to_double(hidden.values()), w, labels, 1);
     for (const auto &backend : all_backends(2)) {
       SCOPED_TRACE(text(backend->name(), " V ", c.V, " d ", c.d, " n ", c.tokens));
-      const double most = tolerance(has_bf16_operands(*backend) ? DType::bf16 : DType::f32);
+      const bool rounds = has_bf16_operands(*backend) && c.d % cpu::kBf16Step == 0;  // other widths are multiplied in f32
+      const double most = tolerance(rounds ? DType::bf16 : DType::f32);
       EXPECT_LT(nmse(expected.nll, run_loss(*backend, hidden, w, labels)), most);
       EXPECT_LT(nmse(expected.dh, run(*backend, hidden, w, labels, 1).dh.values()), most);
     }

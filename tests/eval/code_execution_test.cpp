@@ -72,6 +72,7 @@ TEST_F(CodeExecution, OfTheAnswerTheCodeIsRun) {
   EXPECT_EQ(code_of_answer(code), code);
   EXPECT_EQ(code_of_answer(code + "[DONE]\nNext task: ```x```"), code);
   EXPECT_EQ(code_of_answer("```\n" + code + "[DONE]"), code);
+  EXPECT_EQ(code_of_answer("print('[DONE]')\n"), "print('[DONE]')\n");
   EXPECT_EQ(outcome("Here:\n```python\n" + code + "```\nThat is it.", tests), "passed");
   EXPECT_EQ(outcome(code + "\nThis function returns one.\n", tests), "passed");
   EXPECT_EQ(outcome(code + "\ndef two(x", tests), "passed") << "a line that was cut off";

@@ -3,7 +3,7 @@
 // k at a time. Within such a step the processor sums the products of even and of odd k and adds both to the element; steps follow
 // in rising order, wherever the element stands. Values too small for normal numbers count as zero.
 // Integer products stay with the vectors: the sums of each group of 32 would have to leave the tiles through memory for their
-// scales, which takes longer than the dot products.
+// scales, which was no faster.
 #include <immintrin.h>
 
 #include "cpu/kernels.h"
